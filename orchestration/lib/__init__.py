@@ -1,0 +1,1 @@
+"""The work itself, free of Dagster: loading (``ingestion``), the database (``warehouse``), ``demo`` data."""

@@ -1,0 +1,312 @@
+"""The datasets that can be loaded: their fields, which of them a row must have, and what a load replaces.
+
+This module is the contract between files and the tables of schema ``raw``. How a file is read is not here
+(``sources``), nor how rows get into the database (``load``).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """The type of a field, and how its text is read."""
+
+    TEXT = "text"
+    UUID = "uuid"  # any text; what is not a UUID is turned into one by a stable hash
+    TIMESTAMP = "timestamp"  # ISO 8601, an offset or Z; without one it is UTC
+    DATE = "date"  # YYYY-MM-DD, a UTC day
+    INTEGER = "integer"  # not negative
+    NUMBER = "number"
+    DECIMAL = "decimal"  # money: kept exactly
+    BOOLEAN = "boolean"  # true/false, t/f, yes/no, 1/0
+    CURRENCY = "currency"  # three letters, ISO 4217
+    SHA256 = "sha256"  # 64 hexadecimal digits
+    LIST = "list"  # a JSON array of text, or text parted by |
+    JSON = "json"  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a dataset: a column of its table, and of the files that hold it.
+
+    ``choices`` lists the allowed values where they are few. ``client`` marks what identifies a client: it is
+    hashed before it reaches the database and has no column of its own. ``derived`` marks a column that files do
+    not hold and loading computes.
+    """
+
+    name: str
+    kind: Kind = Kind.TEXT
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+    client: bool = False
+    derived: bool = False
+
+
+class Keeps(StrEnum):
+    """What a load does with a row whose key is there already."""
+
+    FIRST = "first"  # events: the row is a duplicate
+    LATEST = (
+        "latest"  # reference data and reported figures: a row that differs replaces the old one
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A table of schema ``raw`` and the fields of the files that fill it.
+
+    ``key`` are the columns that identify a row within its tenant. ``time`` is the column that says which UTC
+    day a row belongs to, None for reference data. ``any_of`` lists groups of fields of which a row must have at
+    least one. Fields of a file that are not listed here are kept in the column ``properties``.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    key: tuple[str, ...]
+    keeps: Keeps
+    time: str | None = None
+    any_of: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def table(self) -> str:
+        """The table's name in schema ``raw``."""
+        return self.name
+
+    def field(self, name: str) -> Field:
+        """Return the field of that name; KeyError where there is none."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+
+def _field(
+    name: str,
+    kind: Kind = Kind.TEXT,
+    *,
+    required: bool = False,
+    choices: tuple[str, ...] = (),
+    default: str | None = None,
+) -> Field:
+    return Field(name, kind, required=required, choices=choices, default=default)
+
+
+CLIENT_FIELDS: Final = (
+    Field("ip", client=True),
+    Field("household_key", derived=True),
+    Field("listener_key", derived=True),
+    Field("key_id", derived=True),
+)
+
+LISTENER_EVENTS = Dataset(
+    name="listener_events",
+    fields=(
+        # Without an id, one is made from the row itself and its place among equal rows of its file.
+        _field("event_id", Kind.UUID),
+        _field("occurred_at", Kind.TIMESTAMP, required=True),
+        _field(
+            "event_type",
+            required=True,
+            choices=("request", "download", "play", "ad_impression"),
+        ),
+        _field("episode_id"),
+        _field("episode_guid"),
+        _field("url"),
+        Field("enclosure_key", derived=True),
+        _field("ad_unit_id"),
+        _field("method"),
+        _field("status", Kind.INTEGER),
+        _field("bytes_sent", Kind.INTEGER),
+        _field("object_bytes", Kind.INTEGER),
+        _field("byte_range"),
+        *CLIENT_FIELDS,
+        _field("user_agent"),
+        _field("referrer"),
+        _field("country_code"),
+        _field("region_code"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("event_id", "occurred_at"),
+    keeps=Keeps.FIRST,
+    time="occurred_at",
+    any_of=(("episode_id", "episode_guid", "url", "ad_unit_id"),),
+)
+
+ATTRIBUTION_EVENTS = Dataset(
+    name="attribution_events",
+    fields=(
+        _field("event_id", Kind.UUID),
+        _field("occurred_at", Kind.TIMESTAMP, required=True),
+        _field(
+            "action",
+            required=True,
+            choices=("view", "signup", "lead", "purchase", "install", "offline_purchase"),
+        ),
+        _field(
+            "type",
+            required=True,
+            choices=("pixel", "promo_code", "vanity_url", "survey", "offline"),
+        ),
+        _field("sponsor_id"),
+        _field("campaign_id"),
+        *CLIENT_FIELDS,
+        _field("user_agent"),
+        _field("cookie_id"),
+        _field("hashed_email", Kind.SHA256),
+        _field("order_number"),
+        _field("value", Kind.DECIMAL),
+        _field("currency", Kind.CURRENCY),
+        _field("discount_code"),
+        _field("url"),
+        _field("is_new_customer", Kind.BOOLEAN),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("event_id", "occurred_at"),
+    keeps=Keeps.FIRST,
+    time="occurred_at",
+)
+
+LISTENER_METRICS = Dataset(
+    name="listener_metrics",
+    fields=(
+        _field("episode_id", required=True),
+        _field("metric_date", Kind.DATE, required=True),
+        _field("metric_name", required=True),
+        _field("value", Kind.NUMBER, required=True),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("episode_id", "metric_date", "metric_name", "source"),
+    keeps=Keeps.LATEST,
+    time="metric_date",
+)
+
+PODCASTS = Dataset(
+    name="podcasts",
+    fields=(
+        _field("podcast_id", required=True),
+        _field("title", required=True),
+        _field("feed_url"),
+        _field("podcast_guid"),
+        _field("author"),
+        _field("language"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("podcast_id",),
+    keeps=Keeps.LATEST,
+)
+
+EPISODES = Dataset(
+    name="episodes",
+    fields=(
+        _field("episode_id", required=True),
+        _field("podcast_id", required=True),
+        _field("guid"),
+        _field("title"),
+        _field("published_at", Kind.TIMESTAMP),
+        _field("duration_seconds", Kind.NUMBER),
+        _field("enclosure_url"),
+        Field("enclosure_key", derived=True),
+        _field("enclosure_bytes", Kind.INTEGER),
+        _field("enclosure_type"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("episode_id",),
+    keeps=Keeps.LATEST,
+)
+
+SPONSORS = Dataset(
+    name="sponsors",
+    fields=(
+        _field("sponsor_id", required=True),
+        _field("name", required=True),
+        _field("domain"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("sponsor_id",),
+    keeps=Keeps.LATEST,
+)
+
+CAMPAIGNS = Dataset(
+    name="campaigns",
+    fields=(
+        _field("campaign_id", required=True),
+        _field("sponsor_id", required=True),
+        _field("name", required=True),
+        _field("starts_at", Kind.TIMESTAMP, required=True),
+        _field("ends_at", Kind.TIMESTAMP, required=True),
+        _field("conversion_actions", Kind.LIST, default="purchase"),
+        _field("lookback_days", Kind.NUMBER, default="30"),
+        _field("currency", Kind.CURRENCY, default="USD"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("campaign_id",),
+    keeps=Keeps.LATEST,
+)
+
+INSERTION_ORDERS = Dataset(
+    name="insertion_orders",
+    fields=(
+        _field("insertion_order_id", required=True),
+        _field("campaign_id", required=True),
+        _field("podcast_id"),
+        _field("promo_code"),
+        _field("vanity_url"),
+        _field("booked_impressions", Kind.INTEGER),
+        _field("cpm", Kind.DECIMAL),
+        _field("currency", Kind.CURRENCY, default="USD"),
+        _field("starts_on", Kind.DATE),
+        _field("ends_on", Kind.DATE),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("insertion_order_id",),
+    keeps=Keeps.LATEST,
+)
+
+AD_UNITS = Dataset(
+    name="ad_units",
+    fields=(
+        _field("ad_unit_id", required=True),
+        _field("campaign_id", required=True),
+        _field("insertion_order_id"),
+        _field("episode_id"),
+        _field("position", required=True, choices=("pre", "mid", "post")),
+        _field("delivery", required=True, choices=("baked_in", "dai")),
+        _field("starts_at_second", Kind.NUMBER),
+        _field("duration_seconds", Kind.NUMBER),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("ad_unit_id",),
+    keeps=Keeps.LATEST,
+)
+
+SPEND = Dataset(
+    name="spend",
+    fields=(
+        _field("campaign_id", required=True),
+        _field("podcast_id", default=""),
+        _field("spend_date", Kind.DATE, required=True),
+        _field("amount", Kind.DECIMAL, required=True),
+        _field("currency", Kind.CURRENCY, default="USD"),
+        _field("properties", Kind.JSON, default="{}"),
+    ),
+    key=("campaign_id", "podcast_id", "spend_date"),
+    keeps=Keeps.LATEST,
+)
+
+DATASETS: Final[dict[str, Dataset]] = {
+    dataset.name: dataset
+    for dataset in (
+        PODCASTS,
+        EPISODES,
+        SPONSORS,
+        CAMPAIGNS,
+        INSERTION_ORDERS,
+        AD_UNITS,
+        SPEND,
+        LISTENER_EVENTS,
+        ATTRIBUTION_EVENTS,
+        LISTENER_METRICS,
+    )
+}

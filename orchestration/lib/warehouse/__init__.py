@@ -1,0 +1,1 @@
+"""The database: where it is (``database``, ``embedded``), its schema (``migrations``), its refresh."""

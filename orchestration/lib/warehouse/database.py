@@ -1,0 +1,184 @@
+"""A PostgreSQL database: how to reach it, in each form that psycopg, SQLAlchemy and dbt ask for.
+
+What lives here: the address and connecting. Which database is meant follows from the settings (``resolve``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, LiteralString
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from orchestration.settings import Settings
+
+DAGSTER_DATABASE: Final = "earmark_dagster"
+_SSL_OPTIONS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+
+
+class DatabaseUnavailableError(RuntimeError):
+    """The database cannot be reached. The text says where it was looked for, without a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The address of one database. ``options`` are further libpq options (SSL and the like)."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str | None = field(default=None, repr=False)
+    options: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_url(cls, url: str) -> "Database":
+        """Read a libpq URL or connection string."""
+        parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
+        user = parts.pop("user", "postgres")
+        return cls(
+            host=parts.pop("host", "localhost"),
+            port=int(parts.pop("port", "5432")),
+            name=parts.pop("dbname", user),
+            user=user,
+            password=parts.pop("password", None) or None,
+            options=tuple(sorted(parts.items())),
+        )
+
+    def __str__(self) -> str:
+        """Say where the database is; the password stays out."""
+        return f"{self.name} on {self.host}:{self.port} as {self.user}"
+
+    def conninfo(self, **more: str | int) -> str:
+        """Return the libpq connection string, password included."""
+        return make_conninfo(
+            host=self.host,
+            port=self.port,
+            dbname=self.name,
+            user=self.user,
+            password=self.password,
+            **{**dict(self.options), **{key: str(value) for key, value in more.items()}},
+        )
+
+    def url(self) -> str:
+        """Return the URL that SQLAlchemy and Dagster's storage take, password included."""
+        password = f":{quote(self.password, safe='')}" if self.password else ""
+        user = f"{quote(self.user, safe='')}{password}"
+        query = {key: value for key, value in self.options if key in _SSL_OPTIONS}
+        if self.host.startswith("/"):
+            address = ""
+            query = {"host": self.host, "port": str(self.port), **query}
+        else:
+            address = f"{self.host}:{self.port}"
+        return f"postgresql://{user}@{address}/{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that ``dbt_project/profiles.yml`` reads."""
+        options = dict(self.options)
+        return {
+            "POSTGRES_HOST": self.host,
+            "POSTGRES_PORT": str(self.port),
+            "POSTGRES_DATABASE": self.name,
+            "POSTGRES_USER": self.user,
+            "POSTGRES_PASSWORD": self.password or "",
+            "POSTGRES_SSLMODE": options.get("sslmode", "prefer"),
+            "POSTGRES_SSLROOTCERT": options.get("sslrootcert", ""),
+            "POSTGRES_SSLCERT": options.get("sslcert", ""),
+            "POSTGRES_SSLKEY": options.get("sslkey", ""),
+        }
+
+    def connect(
+        self,
+        application: LiteralString = "earmark",
+        *,
+        autocommit: bool = False,
+        read_only: bool = False,
+    ) -> psycopg.Connection:
+        """Open a connection in UTC.
+
+        Raises:
+            DatabaseUnavailableError: there is no server, no such database, or the password is wrong.
+
+        """
+        try:
+            connection = psycopg.connect(
+                self.conninfo(application_name=application, connect_timeout=10, options="-c TimeZone=UTC"),
+                autocommit=autocommit,
+            )
+        except psycopg.OperationalError as error:
+            reason = " ".join(str(error).split())
+            raise DatabaseUnavailableError(f"Cannot reach database {self}: {reason}") from None
+        connection.read_only = read_only
+        return connection
+
+    def ensure_exists(self) -> None:
+        """Create the database where it is missing; does nothing where it is there.
+
+        Raises:
+            DatabaseUnavailableError: the server is not there, or the role may not create databases.
+
+        """
+        try:
+            self.connect().close()
+        except DatabaseUnavailableError as error:
+            if "does not exist" not in str(error):
+                raise
+            with replace(self, name="postgres").connect(autocommit=True) as connection:
+                try:
+                    connection.execute(
+                        sql.SQL("create database {} encoding 'UTF8' template template0").format(
+                            sql.Identifier(self.name)
+                        )
+                    )
+                except psycopg.errors.DuplicateDatabase:
+                    return
+                except psycopg.errors.InsufficientPrivilege:
+                    raise DatabaseUnavailableError(
+                        f"Database {self} does not exist and the role may not create it: "
+                        f"have it created with: create database {self.name} owner {self.user};"
+                    ) from None
+
+
+def resolve(settings: Settings, *, read_only: bool = False, start: bool = True) -> Database:
+    """Return the database that the settings mean; starts the embedded server where it is meant and ``start``.
+
+    ``read_only`` prefers the read replica where one is named.
+    """
+    if read_only and settings.database_read_url is not None:
+        return Database.from_url(settings.database_read_url.get_secret_value())
+    ssl = tuple(
+        (option, value)
+        for option in _SSL_OPTIONS
+        if (value := getattr(settings, f"postgres_{option}")) is not None
+    )
+    if settings.database_url is not None:
+        database = Database.from_url(settings.database_url.get_secret_value())
+        return replace(database, options=tuple(sorted({**dict(ssl), **dict(database.options)}.items())))
+    if settings.postgres_host is not None:
+        password = settings.postgres_password
+        return Database(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            name=settings.postgres_database,
+            user=settings.postgres_user,
+            password=password.get_secret_value() if password is not None else None,
+            options=ssl,
+        )
+    # Only here is the wheel needed: a machine with a server of its own can do without it.
+    from orchestration.lib.warehouse import embedded
+
+    return embedded.start(settings.home) if start else embedded.running(settings.home)
+
+
+@contextmanager
+def advisory_lock(connection: psycopg.Connection, name: LiteralString) -> Iterator[None]:
+    """Hold a session-level advisory lock; waits for whoever holds it."""
+    connection.execute("select pg_advisory_lock(hashtextextended(%s, 0))", (f"earmark {name}",))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("select pg_advisory_unlock(hashtextextended(%s, 0))", (f"earmark {name}",))

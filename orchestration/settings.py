@@ -1,0 +1,135 @@
+"""Settings, read from the environment and a ``.env`` file at the project's root.
+
+What lives here: every variable that earmark reads, its type, its default and what a wrong value is told.
+What does not: opening anything. ``lib.warehouse`` connects.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+_ALLOWED: Final = {
+    "DATABASE_URL": "postgresql://user:password@host:port/database",
+    "DATABASE_READ_URL": "postgresql://user:password@host:port/database",
+    "POSTGRES_PORT": "a whole number from 1 to 65535",
+    "POSTGRES_SSLMODE": "disable, allow, prefer, require, verify-ca or verify-full",
+    "EARMARK_ENGINE": "auto or postgres",
+    "EARMARK_POOL_SIZE": "a whole number from 1 to 100",
+    "EARMARK_DBT_THREADS": "a whole number from 1 to 64",
+    "EARMARK_HASH_KEY": "at least 16 characters, better 32 random bytes in hexadecimal",
+    "EARMARK_HASH_KEY_ID": "1 to 32 letters, digits, - or _",
+    "EARMARK_HOME": "a folder",
+    "EARMARK_LANDING": "a folder or a URL such as s3://bucket/landing",
+}
+
+
+class SettingsError(ValueError):
+    """A setting has a wrong value. The text names the variable, what it holds and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """All settings. ``DATABASE_URL`` wins over ``POSTGRES_*``; with neither, the embedded server is used."""
+
+    model_config = SettingsConfigDict(
+        env_file=PROJECT_ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    database_url: SecretStr | None = None
+    database_read_url: SecretStr | None = None
+
+    postgres_host: str | None = None
+    postgres_port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    postgres_database: str = "earmark"
+    postgres_user: str = "earmark"
+    postgres_password: SecretStr | None = None
+    postgres_sslmode: SslMode | None = None
+    postgres_sslrootcert: str | None = None
+    postgres_sslcert: str | None = None
+    postgres_sslkey: str | None = None
+
+    engine: Annotated[Literal["auto", "postgres"], Field(alias="EARMARK_ENGINE")] = "auto"
+    pool_size: Annotated[int, Field(alias="EARMARK_POOL_SIZE", ge=1, le=100)] = 4
+    dbt_threads: Annotated[int, Field(alias="EARMARK_DBT_THREADS", ge=1, le=64)] = 4
+    home: Annotated[Path, Field(alias="EARMARK_HOME")] = PROJECT_ROOT / ".earmark"
+    landing: Annotated[str | None, Field(alias="EARMARK_LANDING")] = None
+    hash_key: Annotated[SecretStr | None, Field(alias="EARMARK_HASH_KEY", min_length=16)] = None
+    hash_key_id: Annotated[str, Field(alias="EARMARK_HASH_KEY_ID", pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "k1"
+
+    @field_validator("database_url", "database_read_url")
+    @classmethod
+    def _is_a_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = urlsplit(value.get_secret_value())
+            if url.scheme not in {"postgresql", "postgres"} or len(url.path) < 2:
+                raise ValueError("not a PostgreSQL URL")
+            _ = url.port  # raises ValueError where it is no number
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _is_absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _landing_is_absolute(self) -> Self:
+        if self.landing is not None and "://" not in self.landing:
+            self.landing = str(Path(self.landing).expanduser().resolve())
+        return self
+
+    @property
+    def uses_embedded_server(self) -> bool:
+        """Whether no server is named, so that the embedded one is meant."""
+        return self.database_url is None and self.postgres_host is None
+
+    @property
+    def landing_root(self) -> str:
+        """The landing folder, by default ``landing`` in ``home``: a path or an fsspec URL."""
+        return self.landing or str(self.home / "landing")
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: a variable has a wrong value.
+
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(error))) from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the settings of this process, read once."""
+    return load_settings()
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_input=True, include_url=False):
+        variable = str(detail["loc"][0]).upper() if detail["loc"] else "the settings"
+        held = detail.get("input")
+        shown = (
+            "a value that is not shown" if isinstance(held, SecretStr) or _is_secret(variable) else repr(held)
+        )
+        allowed = _ALLOWED.get(variable)
+        fix = f"allowed: {allowed}" if allowed else str(detail["msg"])
+        lines.append(f"{variable} holds {shown}; {fix}.")
+    return lines
+
+
+def _is_secret(variable: str) -> bool:
+    return any(word in variable for word in ("URL", "PASSWORD", "KEY")) and not variable.endswith("_ID")
