@@ -122,9 +122,7 @@ def _explain(error: ValidationError) -> list[str]:
     for detail in error.errors(include_input=True, include_url=False):
         variable = str(detail["loc"][0]).upper() if detail["loc"] else "the settings"
         held = detail.get("input")
-        shown = (
-            "a value that is not shown" if isinstance(held, SecretStr) or _is_secret(variable) else repr(held)
-        )
+        shown = "a value that is not shown" if isinstance(held, SecretStr) or _is_secret(variable) else repr(held)
         allowed = _ALLOWED.get(variable)
         fix = f"allowed: {allowed}" if allowed else str(detail["msg"])
         lines.append(f"{variable} holds {shown}; {fix}.")

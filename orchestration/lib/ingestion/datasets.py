@@ -48,9 +48,7 @@ class Keeps(StrEnum):
     """What a load does with a row whose key is there already."""
 
     FIRST = "first"  # events: the row is a duplicate
-    LATEST = (
-        "latest"  # reference data and reported figures: a row that differs replaces the old one
-    )
+    LATEST = "latest"  # reference data and reported figures: a row that differs replaces the old one
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from orchestration.settings import Settings
 
-DAGSTER_DATABASE: Final = "earmark_dagster"
 _SSL_OPTIONS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
 
@@ -63,16 +62,20 @@ class Database:
             **{**dict(self.options), **{key: str(value) for key, value in more.items()}},
         )
 
-    def url(self) -> str:
-        """Return the URL that SQLAlchemy and Dagster's storage take, password included."""
+    def url(self, *, schema: str | None = None) -> str:
+        """Return the URL that SQLAlchemy and Dagster's storage take, password included.
+
+        ``schema`` makes it the schema where tables are found and made.
+        """
         password = f":{quote(self.password, safe='')}" if self.password else ""
         user = f"{quote(self.user, safe='')}{password}"
         query = {key: value for key, value in self.options if key in _SSL_OPTIONS}
+        address = f"{self.host}:{self.port}"
         if self.host.startswith("/"):
             address = ""
             query = {"host": self.host, "port": str(self.port), **query}
-        else:
-            address = f"{self.host}:{self.port}"
+        if schema is not None:
+            query["options"] = f"-csearch_path={schema}"
         return f"postgresql://{user}@{address}/{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
 
     def environment(self) -> dict[str, str]:

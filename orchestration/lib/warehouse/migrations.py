@@ -178,8 +178,7 @@ def _refuse_rewritten_history(statuses: Sequence[Status]) -> None:
     for item in statuses:
         if item.state is State.CHANGED:
             raise MigrationError(
-                f"{item.file_name} was changed after it ran: "
-                "put its text back and write a new migration instead"
+                f"{item.file_name} was changed after it ran: put its text back and write a new migration instead"
             )
         if item.state is State.MISSING:
             raise MigrationError(

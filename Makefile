@@ -1,0 +1,45 @@
+# Two commands: `make run` and `make test`. They need python3 (3.11 or newer) and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help run ui test lint bench clean
+
+help:  ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+run: $(STAMP)  ## Set up, start PostgreSQL, migrate, load, build, check, and show the campaigns
+	@$(BIN)/earmark run
+
+ui: $(STAMP)  ## Open the Dagster UI with the sensors on
+	@$(BIN)/earmark ui
+
+test: $(STAMP)  ## Run the tests
+	@$(BIN)/pytest -n auto --dist worksteal -q
+
+lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint models dbt_project/tests
+	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"]}'
+
+bench: $(STAMP)  ## Print the figures of benchmarks/
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## Stop the embedded server and remove what was set up, data included
+	@if [ -x $(BIN)/earmark ]; then $(BIN)/earmark db stop; fi
+	rm -rf $(VENV) .earmark target logs
+
+# uv installs the pinned packages in seconds; where it cannot (a mirror that only pip is told of), pip does.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "earmark needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.12, say."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 cannot make virtual environments: install its venv package (Debian: apt install python3-venv)."; exit 1; }
+	@echo "Installing the pinned packages into $(VENV) ..."
+	@if $(BIN)/pip install -q --disable-pip-version-check uv 2>/dev/null \
+		&& VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --compile-bytecode -c constraints.txt -e '.[dev]' 2>/dev/null; then :; \
+	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; fi
+	@touch $@

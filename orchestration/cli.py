@@ -1,0 +1,634 @@
+"""The command line ``earmark``.
+
+What lives here: commands, options and what they print. The work is in ``lib``; slow imports (dbt, Dagster, polars)
+are made by the commands that need them, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from orchestration.lib.warehouse import results
+from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
+from orchestration.lib.warehouse.migrations import MigrationError, State, migrate, read_migrations, status
+from orchestration.lib.warehouse.windows import Window, WindowError
+from orchestration.runtime import hash_key
+from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from orchestration.lib.ingestion.landing import LandingReport
+    from orchestration.lib.warehouse.refresh import Plan
+
+app = typer.Typer(
+    name="earmark",
+    help="Podcast campaign attribution you can audit, from the raw request to the return on ad spend.\n\n"
+    "Start with [bold]earmark run[/bold]: it starts PostgreSQL, migrates, loads what is in the landing folder "
+    "(made-up data where there is none), builds the models and shows the campaigns.",
+    epilog="Exit codes: 0 done, 1 something failed or a file was refused, 2 the command line is wrong.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+db = typer.Typer(help="The embedded PostgreSQL server: start it, stop it, look inside.", no_args_is_help=True)
+app.add_typer(db, name="db")
+tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=True)
+app.add_typer(tenant, name="tenant")
+
+out = Console()
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read, and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one clear line, never in a traceback."""
+    from orchestration.lib.ingestion.errors import LoadError
+    from orchestration.lib.warehouse.dbt import DbtError
+
+    try:
+        app()
+    except (
+        SettingsError,
+        DatabaseUnavailableError,
+        MigrationError,
+        WindowError,
+        LoadError,
+        DbtError,
+    ) as error:
+        fail(str(error))
+    except psycopg.errors.UndefinedTable as error:
+        fail(f"{error.diag.message_primary}: the database is not migrated; run: earmark migrate")
+    except psycopg.OperationalError as error:
+        fail(f"the database went away: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    """Print an error and exit with 1."""
+    err.print(f"[bold red]error[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _database(settings: Settings, *, read_only: bool = False) -> Database:
+    if settings.uses_embedded_server:
+        with err.status("starting PostgreSQL"):
+            return resolve(settings, read_only=read_only)
+    return resolve(settings, read_only=read_only)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, default=str, indent=2) + "\n")
+
+
+@app.command()
+def run(json_: Json = False) -> None:
+    """Do all of it: start, migrate, load, build, check, and show the campaigns.
+
+    A second run loads what is new, refreshes what has changed, and is quick where nothing has.
+    """
+    settings = load_settings()
+    database = _database(settings)
+    database.ensure_exists()
+    say = _sayer(quiet=json_)
+    with database.connect(autocommit=True) as connection:
+        ran = migrate(connection)
+    say("database", f"{database}; {len(ran)} migrations ran" if ran else f"{database}; up to date")
+    if settings.landing is None:
+        _ensure_demo_data(Path(settings.landing_root), say)
+    report = _load_landing(settings, database, quiet=json_)
+    say("loaded", report.summary())
+    plan = _refresh(settings, database, quiet=json_)
+    say("built", plan.summary())
+    with database.connect(read_only=True) as connection:
+        campaigns = results.campaigns(connection)
+        waterfall = results.waterfall(connection)
+    if json_:
+        _print_json({"load": report.as_dict(), "campaigns": [asdict(row) for row in campaigns]})
+        return
+    out.print(_campaign_table(campaigns))
+    out.print(_waterfall_table(waterfall))
+    _show_next_steps(settings)
+
+
+@app.command(name="migrate")
+def migrate_(
+    show_status: Annotated[bool, typer.Option("--status", help="Show each migration; change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the SQL that would run; change nothing.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Bring the database's schema up to date. Safe to run again, and by several at once."""
+    settings = load_settings()
+    database = _database(settings)
+    if not show_status and not dry_run:
+        database.ensure_exists()
+        with database.connect(autocommit=True) as connection:
+            ran = migrate(connection, on_applied=lambda name: None if json_ else out.print(f"ran {name}"))
+        if json_:
+            _print_json({"ran": ran})
+        elif not ran:
+            out.print("nothing to do: the database is up to date")
+        return
+    with database.connect(read_only=True) as connection:
+        statuses = status(connection)
+    if json_:
+        _print_json([asdict(item) for item in statuses])
+    elif dry_run:
+        pending = {item.file_name for item in statuses if item.state is State.PENDING}
+        for migration in read_migrations():
+            if migration.file_name in pending:
+                out.print(f"-- {migration.file_name}\n{migration.text}", markup=False, highlight=False)
+        if not pending:
+            out.print("-- nothing to do: the database is up to date")
+    else:
+        table = Table("migration", "state", "ran at")
+        for item in statuses:
+            table.add_row(item.file_name, item.state, _time(item.applied_at))
+        out.print(table)
+
+
+@app.command()
+def load(
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            help="A file, a folder or a URL such as s3://bucket/logs/. Without it: the landing folder."
+        ),
+    ] = None,
+    tenant_id: Annotated[
+        str | None, typer.Option("--tenant", "-t", help="Whose rows these are. Needed with PATH.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="What the rows are, such as listener_events.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", help="Who wrote the file, such as nginx, s3, cloudfront, op3, rss."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Load files into the raw tables. The same file twice adds nothing.
+
+    Source and format are found out from the content where they are not given. Rows that cannot be loaded are kept
+    with their reason in ingest.rejects: [bold]earmark status[/bold] shows them.
+    """
+    settings = load_settings()
+    if path is None and (tenant_id or dataset or source):
+        raise typer.BadParameter("--tenant, --dataset and --source go with PATH")
+    if path is not None and tenant_id is None:
+        raise typer.BadParameter("PATH needs --tenant: whose rows are these?", param_hint="--tenant")
+    database = _database(settings)
+    if path is None or tenant_id is None:
+        report = _load_landing(settings, database, quiet=json_)
+    else:
+        from orchestration.lib.ingestion.landing import load_path
+
+        with _loading(quiet=json_) as progress:
+            report = load_path(
+                database.connect,
+                path,
+                tenant_id,
+                dataset=dataset,
+                source=source,
+                key=hash_key(settings),
+                progress=progress,
+            )
+    if json_:
+        _print_json(report.as_dict())
+    else:
+        out.print(_load_table(report))
+        for refused in report.refused:
+            err.print(f"[bold red]refused[/bold red] {escape(refused.message)}", highlight=False, soft_wrap=True)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    start: Annotated[
+        str | None, typer.Option("--event-time-start", help="Refresh from this day or time on (UTC).")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--event-time-end", help="Refresh up to this day or time, without it.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full-refresh", help="Rebuild every table from nothing.")] = False,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", "-s", help="Only this model; may be given again.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Build the models: refresh what loads have changed, rebuild what you have edited.
+
+    For anything else that dbt can do there is [bold]earmark dbt[/bold].
+    """
+    if (start is None) != (end is None):
+        raise typer.BadParameter("--event-time-start and --event-time-end go together")
+    windows = [Window.parse(start, end)] if start is not None and end is not None else []
+    settings = load_settings()
+    plan = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
+    if json_:
+        _print_json({"windows": [window.as_vars() for window in plan.windows], "models": plan.models})
+    else:
+        out.print(plan.summary())
+
+
+@app.command(name="status")
+def status_(json_: Json = False) -> None:
+    """Show where things stand: schema, loads, rejects, refused files and what waits for a refresh."""
+    settings = load_settings()
+    database = resolve(settings, read_only=True, start=False)
+    with database.connect(read_only=True) as connection:
+        migrations = status(connection)
+        pending = [item.file_name for item in migrations if item.state is not State.APPLIED]
+        if any(item.state is State.PENDING for item in migrations):
+            fail("the database is not migrated; run: earmark migrate")
+        row = connection.execute("show server_version").fetchone()
+        ledger = results.ledger(connection)
+        refused = results.refused_files(connection)
+        rejects = results.reject_reasons(connection)
+    state = {
+        "database": str(database),
+        "server": row[0] if row else None,
+        "engine": "postgres",
+        "landing": settings.landing_root,
+        "migrations_not_as_on_disk": pending,
+        "datasets": [asdict(line) for line in ledger],
+        "refused_files": refused,
+        "rejects": rejects,
+    }
+    if json_:
+        _print_json(state)
+        return
+    for name in ("database", "server", "engine", "landing"):
+        out.print(f"[bold]{name:9}[/bold] {escape(str(state[name]))}", highlight=False, soft_wrap=True)
+    _show_ledger(ledger)
+    _show_rejects(rejects)
+    for file in refused:
+        out.print(f"[red]refused[/red] {escape(file['message'])}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="demo-data")
+def demo_data(
+    root: Annotated[
+        Path | None, typer.Argument(help="The landing folder to write. Without it: .earmark/landing.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=7, max=730, help="How many days of listening.")] = 60,
+    events: Annotated[int, typer.Option(min=1000, help="About how many requests in all.")] = 200_000,
+    tenants: Annotated[int, typer.Option(min=1, max=20, help="How many tenants.")] = 2,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same files.")] = 7,
+) -> None:
+    """Write made-up data that is shaped like the real thing, with a truth that attribution can find."""
+    from orchestration.lib.demo import write_demo_data
+
+    folder = root or Path(load_settings().home) / "landing"
+    if folder.exists() and any(folder.iterdir()):
+        fail(f"{folder} is not empty: name another folder, or remove it first")
+    with err.status("making up listeners"):
+        write_demo_data(folder, days=days, events=events, tenants=tenants, seed=seed)
+    out.print(f"wrote {folder}; load it with: earmark load", soft_wrap=True)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the UI listens.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI, with the sensors on: what lands in the landing folder reaches the marts by itself."""
+    settings = load_settings()
+    database = _database(settings)
+    database.ensure_exists()
+    with database.connect(autocommit=True) as connection:
+        migrate(connection)
+    environment = dagster_environment(settings, database)
+    out.print(
+        f"Dagster on http://{host}:{port}\nlanding folder {settings.landing_root}", highlight=False, soft_wrap=True
+    )
+    command = ["dagster", "dev", "--workspace", str(PROJECT_ROOT / "workspace.yaml")]
+    _exec([*command, "--host", host, "--port", str(port)], environment)
+
+
+@app.command(
+    name="dbt",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def dbt_(context: typer.Context) -> None:
+    """Run any dbt command on this database: earmark dbt build --select marts."""
+    settings = load_settings()
+    needs_server = not {"parse", "list", "ls", "clean", "deps", "--help", "--version"} & set(context.args[:1])
+    environment = _database(settings).environment() if needs_server else {}
+    os.chdir(PROJECT_ROOT)
+    _exec(["dbt", *context.args], {"DBT_PROFILES_DIR": str(PROJECT_ROOT / "dbt_project"), **environment})
+
+
+@db.command(name="start")
+def db_start() -> None:
+    """Start the embedded server; it goes on running until it is stopped."""
+    settings = _embedded_settings()
+    out.print(f"running: {_database(settings)}", highlight=False, soft_wrap=True)
+
+
+@db.command(name="stop")
+def db_stop() -> None:
+    """Stop the embedded server. Nothing is lost."""
+    from orchestration.lib.warehouse import embedded
+
+    stopped = embedded.stop(_embedded_settings().home)
+    out.print("stopped" if stopped else "it does not run")
+
+
+@db.command(name="psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def db_psql(context: typer.Context) -> None:
+    """Open psql on the database; further arguments are psql's own: earmark db psql -c 'select 1'."""
+    settings = load_settings()
+    database = _database(settings)
+    program = shutil.which("psql")
+    if settings.uses_embedded_server:
+        from orchestration.lib.warehouse import embedded
+
+        program = str(embedded.psql())
+    if program is None:
+        fail("there is no psql on this machine: install PostgreSQL's client")
+    password = {"PGPASSWORD": database.password} if database.password else {}
+    address = replace(database, password=None).conninfo()
+    _exec([program, "-d", address, *context.args], password)
+
+
+@tenant.command(name="add")
+def tenant_add(
+    tenant_id: Annotated[str, typer.Argument(help="Its id, and the name of its landing folder.")],
+    name: Annotated[str | None, typer.Option(help="Its name, as people read it.")] = None,
+) -> None:
+    """Register a tenant. Again with another name: renames it."""
+    settings = load_settings()
+    with _database(settings).connect(autocommit=True) as connection:
+        try:
+            connection.execute(
+                "insert into tenancy.tenants (tenant_id, name) values (%s, %s) "
+                "on conflict (tenant_id) do update set name = excluded.name",
+                (tenant_id, name or tenant_id),
+            )
+        except psycopg.errors.CheckViolation:
+            fail(f"{tenant_id!r} is no tenant id: lower-case letters, digits, - and _, 63 at most")
+    out.print(f"tenant {tenant_id}; its files go to {settings.landing_root}/{tenant_id}/", soft_wrap=True)
+
+
+@tenant.command(name="list")
+def tenant_list(json_: Json = False) -> None:
+    """Show the tenants."""
+    with _database(load_settings(), read_only=True).connect(read_only=True) as connection:
+        rows = connection.execute("select tenant_id, name from tenancy.tenants order by 1").fetchall()
+    if json_:
+        _print_json([{"tenant_id": tenant_id, "name": name} for tenant_id, name in rows])
+        return
+    table = Table("tenant", "name")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+# --- What the commands share ---
+
+
+def _embedded_settings() -> Settings:
+    settings = load_settings()
+    if not settings.uses_embedded_server:
+        fail("the settings name a server (DATABASE_URL or POSTGRES_HOST): there is no embedded one to handle")
+    return settings
+
+
+def _sayer(*, quiet: bool) -> Callable[[str, str], None]:
+    def say(what: str, text: str) -> None:
+        if not quiet:
+            out.print(f"[bold green]{what:9}[/bold green] {escape(text)}", highlight=False, soft_wrap=True)
+
+    return say
+
+
+def _ensure_demo_data(root: Path, say: Callable[[str, str], None]) -> None:
+    if root.exists() and any(root.iterdir()):
+        return
+    from orchestration.lib.demo import write_demo_data
+
+    with err.status("making up listeners"):
+        write_demo_data(root)
+    say("demo data", f"written to {root}; all of it is made up")
+
+
+@contextmanager
+def _loading(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar over files; yields what is called with a file's name, its number and how many."""
+    if quiet:
+        yield lambda _name, _number, _total: None
+        return
+    with _progress() as bar:
+        task = bar.add_task("loading", total=None)
+
+        def advance(name: str, number: int, total: int) -> None:
+            bar.update(task, total=total, completed=number, description=f"loading {escape(name)[-50:]}")
+
+        yield advance
+
+
+def _load_landing(settings: Settings, database: Database, *, quiet: bool) -> LandingReport:
+    from orchestration.lib.ingestion.landing import load_landing
+
+    with _loading(quiet=quiet) as progress:
+        return load_landing(database.connect, settings.landing_root, key=hash_key(settings), progress=progress)
+
+
+def _refresh(
+    settings: Settings,
+    database: Database,
+    windows: Sequence[Window] = (),
+    *,
+    full: bool = False,
+    models: Sequence[str] = (),
+    quiet: bool,
+) -> Plan:
+    with err.status("reading the models"):
+        from orchestration.lib.warehouse import dbt
+        from orchestration.lib.warehouse.refresh import Refresh
+
+        refresh = Refresh(database, threads=settings.dbt_threads)
+    with _progress(disable=quiet) as bar:
+        task = bar.add_task("building", total=None)
+        for event in refresh.run(windows, full=full, models=models):
+            if dbt.is_result(event):
+                data = event["data"]
+                name = data["node_info"]["node_name"]
+                bar.update(task, total=data["total"], completed=data["index"], description=f"building {name[:50]}")
+    return refresh.plan
+
+
+def _progress(*, disable: bool = False) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(width=60, no_wrap=True)),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=disable or not err.is_terminal,
+    )
+
+
+def dagster_environment(settings: Settings, database: Database) -> dict[str, str]:
+    """Return the variables that Dagster's processes need, and lay out their home."""
+    home = settings.home / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
+    return {"DAGSTER_HOME": str(home), "DAGSTER_POSTGRES_URL": database.url(schema="dagster")}
+
+
+def _exec(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Become another program of this virtual environment, or of the path."""
+    beside = Path(sys.executable).parent / command[0]
+    program = str(beside) if beside.exists() else command[0]
+    os.execvpe(program, list(command), {**os.environ, **environment})  # noqa: S606  (no shell is meant)
+
+
+def _time(at: datetime | None) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def _number(value: Decimal | float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _campaign_table(campaigns: Sequence[results.CampaignResult]) -> Table:
+    table = Table(title="Campaigns to date, last touch", title_justify="left")
+    table.add_column("tenant")
+    table.add_column("campaign")
+    for name in (
+        "impressions",
+        "booked",
+        "reach",
+        "frequency",
+        "spend",
+        "eCPM",
+        "conversions",
+        "revenue",
+        "CPA",
+        "ROAS",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in campaigns:
+        table.add_row(
+            row.tenant_id,
+            row.campaign_name,
+            _number(row.impressions),
+            _number(row.booked_impressions),
+            _number(row.reach),
+            _number(row.frequency, 2),
+            f"{_number(row.spend)} {row.currency}",
+            _number(row.ecpm, 2),
+            _number(row.conversions),
+            _number(row.revenue),
+            _number(row.cpa, 2),
+            _number(row.roas, 2),
+        )
+    return table
+
+
+def _waterfall_table(waterfall: Sequence[results.Waterfall]) -> Table:
+    table = Table(title="What became of every request", title_justify="left")
+    tenants = sorted({row.tenant_id for row in waterfall})
+    table.add_column("outcome")
+    for tenant_id in tenants:
+        table.add_column(tenant_id, justify="right")
+    requests = {(row.outcome, row.tenant_id): row.requests for row in waterfall}
+    outcomes = sorted({row.outcome for row in waterfall}, key=lambda name: (name != "counted", name))
+    for outcome in outcomes:
+        table.add_row(outcome, *(_number(requests.get((outcome, item), 0)) for item in tenants))
+    totals = [sum(row.requests for row in waterfall if row.tenant_id == item) for item in tenants]
+    table.add_section()
+    table.add_row("all", *(_number(total) for total in totals))
+    return table
+
+
+def _load_table(report: LandingReport) -> Table:
+    table = Table("dataset", "files")
+    for name in ("read", "loaded", "duplicate", "rejected"):
+        table.add_column(name, justify="right")
+    for dataset, counts in sorted(report.by_dataset().items()):
+        numbers = (counts.read, counts.loaded, counts.duplicate, counts.rejected)
+        table.add_row(dataset, _number(counts.files), *(_number(number) for number in numbers))
+    table.caption = report.summary()
+    return table
+
+
+def _show_ledger(ledger: Sequence[results.LedgerLine]) -> None:
+    if not ledger:
+        out.print("nothing is loaded yet: earmark run, or earmark load PATH --tenant NAME")
+        return
+    table = Table("tenant", "dataset")
+    for name in ("files", "read", "loaded", "duplicate", "rejected"):
+        table.add_column(name, justify="right")
+    table.add_column("first event")
+    table.add_column("last event")
+    table.add_column("days pending", justify="right")
+    for line in ledger:
+        table.add_row(
+            line.tenant_id,
+            line.dataset,
+            _number(line.files),
+            _number(line.rows_read),
+            _number(line.rows_loaded),
+            _number(line.rows_duplicate),
+            _number(line.rows_rejected),
+            _time(line.first_event_at),
+            _time(line.last_event_at),
+            _number(line.days_pending),
+        )
+    out.print(table)
+
+
+def _show_rejects(rejects: Sequence[Mapping[str, Any]]) -> None:
+    if not rejects:
+        return
+    table = Table("tenant", "dataset", "field", "reason", title="Rejected rows", title_justify="left")
+    table.add_column("rows", justify="right")
+    table.add_column("for example", overflow="fold")
+    for row in rejects:
+        table.add_row(
+            row["tenant_id"],
+            row["dataset"],
+            row["field"] or "-",
+            row["reason"],
+            _number(row["rows"]),
+            escape(row["example"][:100]),
+        )
+    out.print(table)
+
+
+def _show_next_steps(settings: Settings) -> None:
+    out.print(
+        "\n[bold]Where to look next[/bold]\n"
+        "  make ui                     lineage, freshness and checks; the sensors load what lands\n"
+        "  .venv/bin/earmark status    what was loaded, rejected and refused\n"
+        "  .venv/bin/earmark db psql   the marts in SQL: select * from marts.rpt_campaign_daily\n"
+        f"  {settings.landing_root}/<tenant>/<source>/   drop your own files here",
+        highlight=False,
+        soft_wrap=True,
+    )

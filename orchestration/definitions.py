@@ -1,0 +1,18 @@
+"""The Dagster code location: composes what ``defs/`` holds and nothing else."""
+
+import dagster as dg
+
+from orchestration.defs.assets import dbt_models, landing_files, load_job, raw_tables, refresh_job
+from orchestration.defs.checks import CHECKS
+from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.sensors import freshness_sensor, landing_sensor
+
+definitions = dg.Definitions(
+    assets=[landing_files, raw_tables, dbt_models],
+    asset_checks=CHECKS,
+    jobs=[load_job, refresh_job],
+    sensors=[landing_sensor, freshness_sensor],
+    resources={"warehouse": Warehouse(), "landing": Landing()},
+    # A run is one step: a process of its own for it would only cost its start.
+    executor=dg.in_process_executor,
+)

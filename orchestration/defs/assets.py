@@ -1,0 +1,158 @@
+"""Assets: the landing folder, the raw tables that loading fills, and dbt's models. One graph, files to marts."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import dagster as dg
+from dagster_dbt import dbt_assets
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from pydantic import Field
+
+from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.translator import Translator
+from orchestration.lib.ingestion.datasets import DATASETS, Dataset
+from orchestration.lib.ingestion.landing import LandingReport, load_landing
+from orchestration.lib.warehouse import dbt
+from orchestration.lib.warehouse.refresh import Refresh
+from orchestration.lib.warehouse.windows import Window
+from orchestration.settings import load_settings
+
+OWNER: Final = "team:data-platform"
+LANDING_FILES: Final = dg.AssetKey(["landing", "files"])
+
+landing_files = dg.AssetSpec(
+    LANDING_FILES,
+    group_name="landing",
+    kinds={"file"},
+    owners=[OWNER],
+    description="Files as they arrive: `<landing>/<tenant>/<dataset or source>/...`. "
+    "The sensor `landing` looks here for what is new.",
+)
+
+
+def raw_key(dataset: str) -> dg.AssetKey:
+    """Return the asset key of a raw table."""
+    return dg.AssetKey(["raw", dataset])
+
+
+def _raw_spec(dataset: Dataset) -> dg.AssetSpec:
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                field.name,
+                str(field.kind),
+                constraints=dg.TableColumnConstraints(nullable=not field.required),
+            )
+            for field in dataset.fields
+            if not field.client
+        ]
+    )
+    return dg.AssetSpec(
+        raw_key(dataset.name),
+        deps=[LANDING_FILES],
+        group_name="raw",
+        kinds={"postgres", "polars"},
+        owners=[OWNER],
+        skippable=True,
+        description=f"Rows of `raw.{dataset.table}`, keyed by {', '.join(('tenant_id', *dataset.key))}. "
+        f"A row whose key is there already: the {dataset.keeps} one stays.",
+        metadata={
+            "dagster/column_schema": schema,
+            "dagster/table_name": f"raw.{dataset.table}",
+        },
+    )
+
+
+@dg.multi_asset(
+    specs=[_raw_spec(dataset) for dataset in DATASETS.values()],
+    name="load_landing_files",
+    pool="load",
+    # A folder may be a bucket: what is behind a network may fail for a moment.
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+)
+def raw_tables(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, landing: Landing
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Load every new file of the landing folder, each in a transaction of its own."""
+    report = load_landing(warehouse.database().connect, landing.location(), key=landing.key())
+    for refused in report.refused:
+        context.log.warning(f"refused {refused.uri}: {refused.message}")
+    yield from load_results(report)
+
+
+def load_results(report: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
+    """Return what a load says of each raw table that it touched."""
+    for dataset, counts in sorted(report.by_dataset().items()):
+        yield dg.MaterializeResult(
+            asset_key=raw_key(dataset),
+            metadata={
+                "files": counts.files,
+                "rows_read": counts.read,
+                "dagster/partition_row_count": counts.loaded,
+                "rows_duplicate": counts.duplicate,
+                "rows_rejected": counts.rejected,
+                "first_event_at": str(counts.first_event_at or "-"),
+                "watermark": str(counts.last_event_at or "-"),
+                "load_ids": ", ".join(str(load_id) for load_id in counts.load_ids),
+            },
+        )
+
+
+class WindowConfig(dg.Config):
+    """A half-open window of event time; ISO 8601 with an offset, or a date (UTC)."""
+
+    start: str
+    end: str
+
+
+class RefreshConfig(dg.Config):
+    """What to refresh: ``windows``, else all that has changed. ``full`` rebuilds every table whole."""
+
+    windows: list[WindowConfig] = Field(default_factory=list)
+    full: bool = False
+
+
+TRANSLATOR: Final = Translator()
+
+
+@dbt_assets(
+    manifest=dbt.ensure_manifest(),
+    name="dbt_models",
+    dagster_dbt_translator=TRANSLATOR,
+    pool="refresh",
+)
+def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehouse: Warehouse) -> Iterator[Any]:
+    """Refresh the models in one dbt invocation, inside this process."""
+    refresh = Refresh(warehouse.database(), threads=load_settings().dbt_threads)
+    windows = [Window.parse(window.start, window.end) for window in config.windows]
+    for event in refresh.run(windows, full=config.full, models=_selected(context)):
+        if dbt.is_result(event):
+            context.log.info(event["info"]["msg"])
+        yield from to_dagster(event, refresh, context)
+
+
+def _selected(context: dg.AssetExecutionContext) -> list[str]:
+    """Return the names of the selected models, none where all are."""
+    if not context.is_subset:
+        return []
+    return sorted(key.path[-1] for key in context.selected_asset_keys)
+
+
+def to_dagster(
+    event: dbt.Event, refresh: Refresh, context: dg.AssetExecutionContext | None = None
+) -> Iterator[Any]:
+    """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes."""
+    message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
+    yield from message.to_default_asset_events(
+        manifest=refresh.manifest, dagster_dbt_translator=TRANSLATOR, context=context
+    )
+
+
+load_job = dg.define_asset_job(
+    "load", selection=dg.AssetSelection.assets(raw_tables), description="Load every new file that has landed."
+)
+refresh_job = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.assets(dbt_models),
+    description="Refresh the models for the windows of event time that have changed.",
+)

@@ -1,0 +1,130 @@
+"""Sensors: new files ask for a load, changed days ask for a refresh of exactly those days.
+
+Both look at the database and the landing folder, never at a clock of their own: what is there decides. A request
+that led to nothing (its run failed) is made again, ever later, until something changes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+
+from orchestration.defs.assets import load_job, refresh_job
+from orchestration.defs.resources import Landing, Warehouse
+from orchestration.lib.ingestion.landing import new_files
+from orchestration.lib.warehouse import changes
+from orchestration.lib.warehouse.windows import Window
+
+FIRST_PAUSE: Final = timedelta(minutes=1)
+LONGEST_PAUSE: Final = timedelta(hours=1)
+_SECONDS_BETWEEN_LOOKS: Final = 5  # the daemon looks no oftener
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a sensor asked for last: its cursor. ``state`` stands for all that was to be done."""
+
+    state: str
+    attempts: int
+    at: str
+
+    @classmethod
+    def read(cls, cursor: str | None) -> "Asked | None":
+        """Read a cursor; None where there is none."""
+        return cls(**json.loads(cursor)) if cursor else None
+
+    def written(self) -> str:
+        """Return the cursor's text."""
+        return json.dumps(asdict(self))
+
+
+def next_request(state: str, last: Asked | None, now: datetime) -> Asked | timedelta:
+    """Decide whether to ask now: the request to make, or how long to wait before asking again.
+
+    ``state`` is what is to be done, as a digest; the same state again means that the last request came to
+    nothing. The pauses double from ``FIRST_PAUSE`` to ``LONGEST_PAUSE``.
+    """
+    if last is None or last.state != state:
+        return Asked(state, 1, now.isoformat())
+    pause: timedelta = min(FIRST_PAUSE * 2 ** (last.attempts - 1), LONGEST_PAUSE)
+    waited = now - datetime.fromisoformat(last.at)
+    if waited < pause:
+        return pause - waited
+    return Asked(state, last.attempts + 1, now.isoformat())
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Return a short name for a state."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _ask(
+    context: dg.SensorEvaluationContext,
+    state: str,
+    job: str,
+    run_config: dg.RunConfig | None,
+    tags: dict[str, str],
+) -> dg.SensorResult | dg.SkipReason:
+    running = context.instance.get_run_ids(
+        dg.RunsFilter(job_name=job, statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]), limit=1
+    )
+    if running:
+        return dg.SkipReason(f"run {running[0]} is at work")
+    asked = next_request(state, Asked.read(context.cursor), datetime.now(UTC))
+    if isinstance(asked, timedelta):
+        return dg.SkipReason(f"the last request came to nothing; the next is in {asked.total_seconds():.0f} s")
+    request = dg.RunRequest(run_key=f"{job}-{asked.state}-{asked.at}", run_config=run_config, tags=tags)
+    return dg.SensorResult(run_requests=[request], cursor=asked.written())
+
+
+@dg.sensor(
+    name="landing",
+    job=load_job,
+    minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for a load when the landing folder holds files that are new or have changed.",
+)
+def landing_sensor(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, landing: Landing
+) -> dg.SensorResult | dg.SkipReason:
+    """Look for files that the ledger does not know in this size and time."""
+    with warehouse.connect() as connection:
+        files = new_files(connection, landing.location())
+    if not files:
+        return dg.SkipReason("no new files")
+    state = digest(f"{file.uri} {file.bytes} {file.modified_at}" for file in files)
+    return _ask(context, state, load_job.name, None, {"earmark/new_files": str(len(files))})
+
+
+@dg.sensor(
+    name="freshness",
+    job=refresh_job,
+    minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Turns changed days into windows of event time and asks for a refresh of exactly those.",
+)
+def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
+    """Look for days that a load has changed and no refresh has seen."""
+    with warehouse.connect() as connection:
+        days = changes.pending_days(connection)
+    if not days:
+        return dg.SkipReason("every changed day is refreshed")
+    windows = changes.windows_of(days)
+    state = digest(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)
+    return _ask(context, state, refresh_job.name, refresh_config(windows), {"earmark/windows": _listed(windows)})
+
+
+def refresh_config(windows: Sequence[Window]) -> dg.RunConfig:
+    """Return the run configuration that refreshes these windows."""
+    listed = [dict(zip(("start", "end"), window.as_vars(), strict=True)) for window in windows]
+    return dg.RunConfig(ops={"dbt_models": {"config": {"windows": listed}}})
+
+
+def _listed(windows: Sequence[Window], most: int = 5) -> str:
+    shown = ", ".join(str(window) for window in windows[:most])
+    return shown if len(windows) <= most else f"{shown} and {len(windows) - most} more"

@@ -1,0 +1,41 @@
+"""How dbt's nodes appear in Dagster: keys, groups, owners, kinds and freshness. Pure functions of the manifest."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
+
+# What readers are promised: a mart is refreshed within the hour, and looked after before it is a day old.
+MART_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))
+
+
+class Translator(DagsterDbtTranslator):
+    """Sources take the keys of the load's assets; a model's group is its folder; marts have an owner."""
+
+    def __init__(self) -> None:
+        super().__init__(DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """Return the asset of a dbt node."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["sources"].get(unique_id) or manifest["nodes"].get(unique_id)
+        if node is None:
+            return spec
+        layer = node["schema"]
+        attributes: dict[str, Any] = {"key": dg.AssetKey([layer, node["name"]]), "group_name": layer}
+        if node["resource_type"] == "model":
+            attributes["kinds"] = {"dbt", "postgres", node["config"]["materialized"][:16]}
+            attributes["owners"] = _owners(manifest, node)
+            if layer == "marts" and node["config"]["materialized"] != "view":
+                attributes["freshness_policy"] = MART_FRESHNESS
+        return spec.replace_attributes(**attributes)
+
+
+def _owners(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> list[str]:
+    group = manifest["groups"].get(f"group.{node['package_name']}.{node['config'].get('group')}")
+    email = group["owner"].get("email") if group else None
+    return [email] if email else ["team:analytics-engineering"]

@@ -1,0 +1,157 @@
+"""Changed days: what loads changed and no refresh has seen yet; and which models are older than their SQL.
+
+A load raises the change number of each day that it touches; a refresh notes the numbers before it reads and
+settles exactly those when it is done. What is loaded meanwhile stays pending.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import class_row
+
+from orchestration.lib.warehouse.windows import Window, merge_days
+
+_BUILT_TYPES: Final = ("model", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedDay:
+    """A day of a tenant's dataset that was changed by change number ``change`` and is not refreshed yet."""
+
+    tenant_id: str
+    dataset: str
+    day: date
+    change: int
+
+
+def pending_days(connection: psycopg.Connection, windows: Sequence[Window] = ()) -> list[ChangedDay]:
+    """Return the days that wait for a refresh, all of them or those that lie in ``windows``."""
+    with connection.cursor(row_factory=class_row(ChangedDay)) as cursor:
+        cursor.execute(
+            """
+            select tenant_id, dataset, day, change
+            from ingest.changed_days
+            where change > built_change
+            order by day, tenant_id, dataset
+            """
+        )
+        days = cursor.fetchall()
+    if not windows:
+        return days
+    return [
+        item
+        for item in days
+        if any(
+            window.start.date() <= item.day and Window.of_days(item.day, item.day).end <= window.end
+            for window in windows
+        )
+    ]
+
+
+def settle(connection: psycopg.Connection, days: Iterable[ChangedDay]) -> None:
+    """Note that the models hold these changes. A day that was changed again meanwhile stays pending."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            update ingest.changed_days
+            set built_change = greatest(built_change, %s), built_at = now()
+            where tenant_id = %s and dataset = %s and day = %s
+            """,
+            [(item.change, item.tenant_id, item.dataset, item.day) for item in days],
+        )
+
+
+def windows_of(days: Iterable[ChangedDay]) -> list[Window]:
+    """Return the fewest windows that hold exactly these days."""
+    return merge_days(item.day for item in days)
+
+
+def model_versions(manifest: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return a version for each model and seed: it changes with its SQL and with all that it stands on.
+
+    ``manifest`` is dbt's manifest, ``variables`` the ``vars`` of the project. A version covers the node's own
+    text, its configuration and column types, the project's macros it calls and the versions of its parents; not
+    its descriptions and tests.
+    """
+    nodes = {key: node for key, node in manifest["nodes"].items() if node["resource_type"] in _BUILT_TYPES}
+    macros = manifest["macros"]
+    base = json.dumps(variables, sort_keys=True, default=str)
+    versions: dict[str, str] = {}
+
+    def version(key: str) -> str:
+        if key not in versions:
+            node = nodes[key]
+            parts = [
+                base,
+                node["checksum"]["checksum"],
+                json.dumps(node["unrendered_config"], sort_keys=True, default=str),
+                json.dumps([(c["name"], c.get("data_type")) for c in node["columns"].values()]),
+                *(macros[name]["macro_sql"] for name in _project_macros(node, macros)),
+                *(version(parent) for parent in sorted(node["depends_on"].get("nodes", [])) if parent in nodes),
+            ]
+            versions[key] = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        return versions[key]
+
+    return {nodes[key]["name"]: version(key) for key in sorted(nodes)}
+
+
+def _parents(node: Mapping[str, Any]) -> list[str]:
+    return sorted(node["depends_on"].get("nodes", []))
+
+
+def _project_macros(node: Mapping[str, Any], macros: Mapping[str, Any]) -> list[str]:
+    found: set[str] = set()
+    waiting = list(node["depends_on"].get("macros", []))
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in macros or macros[name]["package_name"] != node["package_name"]:
+            continue
+        found.add(name)
+        waiting.extend(macros[name]["depends_on"]["macros"])
+    return sorted(found)
+
+
+def stale_models(
+    connection: psycopg.Connection, manifest: Mapping[str, Any], versions: Mapping[str, str]
+) -> list[str]:
+    """Return the models and seeds that are missing or older than their version, in name order."""
+    relations = {
+        node["name"]: (node["schema"], node["alias"])
+        for node in manifest["nodes"].values()
+        if node["resource_type"] in _BUILT_TYPES and node["config"]["materialized"] != "ephemeral"
+    }
+    existing = set(
+        connection.execute(
+            """
+            select n.nspname, c.relname
+            from pg_class as c
+            inner join pg_namespace as n on n.oid = c.relnamespace
+            where n.nspname = any(%s)
+            """,
+            (sorted({schema for schema, _ in relations.values()}),),
+        ).fetchall()
+    )
+    built: dict[str, str] = dict(connection.execute("select model, version from ingest.model_versions").fetchall())
+    return sorted(
+        name
+        for name, relation in relations.items()
+        if relation not in existing or built.get(name) != versions[name]
+    )
+
+
+def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:
+    """Note the versions at which these models were built whole."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into ingest.model_versions (model, version)
+            values (%s, %s)
+            on conflict (model) do update set version = excluded.version, built_at = now()
+            """,
+            [(name, versions[name]) for name in models],
+        )

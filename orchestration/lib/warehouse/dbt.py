@@ -1,0 +1,152 @@
+"""dbt, run inside this process: its start-up costs more than most refreshes, so it is paid once a process.
+
+What lives here: parsing the project and running a command as a stream of events. What to run is decided in
+``refresh``.
+"""
+
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from orchestration.settings import PROJECT_ROOT
+
+PROFILES: Final = PROJECT_ROOT / "dbt_project"
+TARGET: Final = PROJECT_ROOT / "target"
+_RESULT_EVENTS: Final = frozenset({"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult"})
+
+Event = dict[str, Any]
+
+
+class DbtError(RuntimeError):
+    """dbt failed. The text lists what failed and why, as dbt says it."""
+
+
+@dataclass(slots=True)
+class Invocation:
+    """A dbt command that runs in a thread of this process.
+
+    Iterate ``events`` to the end: it raises DbtError where the command failed; ``failures`` lists what did.
+    """
+
+    arguments: Sequence[str]
+    manifest: Any
+    environment: Mapping[str, str]
+    failures: list[str] = field(default_factory=list)
+
+    def events(self) -> Iterator[Event]:
+        """Yield dbt's structured log events as they come, as dictionaries.
+
+        Raises:
+            DbtError: the command failed, or a model or test did.
+
+        """
+        from dbt.cli.main import dbtRunner, dbtRunnerResult
+        from dbt_common.events.functions import msg_to_dict
+
+        pending: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        outcome: list[dbtRunnerResult] = []
+
+        def work() -> None:
+            try:
+                runner = dbtRunner(
+                    manifest=self.manifest, callbacks=[lambda message: pending.put(msg_to_dict(message))]
+                )
+                outcome.append(runner.invoke(list(self.arguments)))
+            finally:
+                pending.put(None)
+
+        with _environment(self.environment):
+            thread = threading.Thread(target=work, name="dbt", daemon=True)
+            thread.start()
+            while (event := pending.get()) is not None:
+                self._note_failure(event)
+                yield event
+            thread.join()
+        result = outcome[0] if outcome else None
+        if result is None or not result.success:
+            if result is not None and result.exception is not None:
+                self.failures.append(str(result.exception).strip())
+            raise DbtError("\n".join(self.failures) or "dbt failed; see logs/dbt.log")
+
+    def _note_failure(self, event: Event) -> None:
+        name = event["info"]["name"]
+        if name == "RunResultError":
+            self.failures.append(event["data"].get("msg") or event["info"]["msg"])
+        elif name == "RunResultFailure":
+            self.failures.append(event["info"]["msg"].strip())
+
+
+def is_result(event: Event) -> bool:
+    """Whether the event says that a model, seed or test is done."""
+    return event["info"]["name"] in _RESULT_EVENTS
+
+
+def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest; importing dbt is slow)
+    """Parse the project and return dbt's manifest; also written to ``target/manifest.json``.
+
+    Raises:
+        DbtError: the project does not parse; the text is dbt's own.
+
+    """
+    from dbt.cli.main import dbtRunner
+
+    with _environment(environment):
+        result = dbtRunner().invoke(["parse", *common_arguments()])
+    if not result.success:
+        raise DbtError(str(result.exception).strip())
+    return result.result
+
+
+def common_arguments() -> list[str]:
+    """Return the arguments of every command: where the project is, and no output of dbt's own."""
+    return [
+        "--project-dir",
+        str(PROJECT_ROOT),
+        "--profiles-dir",
+        str(PROFILES),
+        "--log-level",
+        "none",
+        "--no-use-colors",
+        "--no-version-check",
+    ]
+
+
+def ensure_manifest() -> Path:
+    """Return the path of the manifest, parsed anew where a file of the project is newer.
+
+    Raises:
+        DbtError: the project does not parse; the text is dbt's own.
+
+    """
+    path = TARGET / "manifest.json"
+    parts = [PROJECT_ROOT / "dbt_project.yml", *PROFILES.rglob("*"), *(PROJECT_ROOT / "models").rglob("*")]
+    parts += (PROJECT_ROOT / "seeds").rglob("*")
+    if not path.exists() or path.stat().st_mtime < max(part.stat().st_mtime for part in parts):
+        parse({})
+    return path
+
+
+def read_manifest(path: Path = TARGET / "manifest.json") -> dict[str, Any]:
+    """Read the manifest that the last parse wrote."""
+    manifest: dict[str, Any] = json.loads(path.read_bytes())
+    return manifest
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

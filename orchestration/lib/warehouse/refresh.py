@@ -1,0 +1,160 @@
+"""The refresh: from changed days to refreshed models, in one dbt invocation.
+
+What is decided here: which windows, which models are rebuilt whole, and dbt's arguments for it. ``changes``
+knows what changed, ``dbt`` runs the command.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+import yaml
+
+from orchestration.lib.warehouse import changes, dbt
+from orchestration.lib.warehouse.changes import ChangedDay
+from orchestration.lib.warehouse.database import Database, advisory_lock
+from orchestration.lib.warehouse.windows import Window
+from orchestration.settings import PROJECT_ROOT
+
+# A refresh of a window touches these; the rest are views and seeds, built when their text changes.
+WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a refresh will do: refresh ``windows`` of every windowed model, rebuild ``stale`` models whole."""
+
+    windows: tuple[Window, ...]
+    days: tuple[ChangedDay, ...]
+    stale: tuple[str, ...]
+    windowed: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.windows and not self.stale
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models and seeds that dbt will build."""
+        windowed = self.windowed if self.windows else ()
+        return tuple(sorted({*self.stale, *windowed}))
+
+    def summary(self) -> str:
+        """Say in a line what was done."""
+        if self.is_empty:
+            return "nothing to do: the models hold all that was loaded"
+        parts = []
+        if self.windows and self.windowed:
+            listed = ", ".join(str(window) for window in self.windows[:3])
+            more = f" and {len(self.windows) - 3} more windows" if len(self.windows) > 3 else ""
+            parts.append(f"{len(self.windowed)} models refreshed for {listed}{more}")
+        if self.stale:
+            listed = ", ".join(self.stale[:3])
+            more = f" and {len(self.stale) - 3} more" if len(self.stale) > 3 else ""
+            parts.append(f"{len(self.stale)} built whole ({listed}{more})")
+        return "; ".join(parts)
+
+
+def make_plan(
+    connection: psycopg.Connection,
+    manifest: Mapping[str, Any],
+    *,
+    windows: Sequence[Window] = (),
+    full: bool = False,
+    models: Sequence[str] = (),
+) -> Plan:
+    """Decide what to refresh: ``windows`` where given, else what has changed; ``full``: everything.
+
+    With ``models``, only those: for ``windows``, or whole where none are given. Then no changed day is settled.
+    """
+    if models:
+        chosen = tuple(sorted(models))
+        if windows and not full:
+            return Plan(windows=tuple(windows), days=(), stale=(), windowed=chosen)
+        return Plan(windows=(), days=(), stale=chosen, windowed=())
+    versions = changes.model_versions(manifest, project_variables())
+    stale = sorted(versions) if full else changes.stale_models(connection, manifest, versions)
+    days = changes.pending_days(connection, windows)
+    return Plan(
+        windows=tuple(windows) or tuple(changes.windows_of(days)),
+        days=tuple(days),
+        stale=tuple(stale),
+        windowed=tuple(
+            sorted(
+                node["name"]
+                for node in manifest["nodes"].values()
+                if node["resource_type"] == "model" and node["config"]["materialized"] in WINDOWED
+            )
+        ),
+    )
+
+
+def build_arguments(plan: Plan, *, threads: int) -> list[str]:
+    """Return dbt's arguments for a plan: one ``dbt build`` of its models and their tests."""
+    variables = {
+        "windows": [window.as_vars() for window in plan.windows],
+        "rebuild": list(plan.stale),
+    }
+    return [
+        "build",
+        *dbt.common_arguments(),
+        "--threads",
+        str(threads),
+        "--exclude-resource-types",
+        "unit_test",
+        "--select",
+        *plan.models,
+        "--vars",
+        json.dumps(variables),
+    ]
+
+
+class Refresh:
+    """One refresh of a database, under the lock that lets only one run at a time.
+
+    Use: ``refresh = Refresh(database)``, ``for event in refresh.run(): …``; ``refresh.plan`` says what it did.
+    Parsing the project is paid once for each object.
+    """
+
+    def __init__(self, database: Database, *, threads: int = 4) -> None:
+        self.database = database
+        self.threads = threads
+        self.plan = Plan((), (), (), ())
+        self._manifest = dbt.parse(database.environment())
+        self.manifest = dbt.read_manifest()
+
+    def run(
+        self, windows: Sequence[Window] = (), *, full: bool = False, models: Sequence[str] = ()
+    ) -> Iterator[dbt.Event]:
+        """Refresh, as ``make_plan`` decides, and yield dbt's events. With nothing to do, nothing is run.
+
+        What was changed is settled only when every model and test has passed.
+
+        Raises:
+            DbtError: a model or test failed; what was pending stays pending.
+
+        """
+        with (
+            self.database.connect("earmark refresh", autocommit=True) as connection,
+            advisory_lock(connection, "refresh"),
+        ):
+            self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
+            if plan.is_empty:
+                return
+            arguments = build_arguments(plan, threads=self.threads)
+            invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
+            yield from invocation.events()
+            with connection.transaction():
+                changes.settle(connection, plan.days)
+                versions = changes.model_versions(self.manifest, project_variables())
+                changes.record_versions(connection, versions, plan.stale)
+
+
+def project_variables() -> dict[str, Any]:
+    """Return the ``vars`` of ``dbt_project.yml``."""
+    project = yaml.safe_load((PROJECT_ROOT / "dbt_project.yml").read_text(encoding="utf-8"))
+    variables: dict[str, Any] = project.get("vars", {})
+    return variables

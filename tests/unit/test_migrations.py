@@ -1,0 +1,52 @@
+"""Migrations, without a database: names, order and what the ledger says of them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from orchestration.lib.warehouse.migrations import (
+    Applied,
+    Migration,
+    MigrationError,
+    State,
+    compare,
+    read_migrations,
+)
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_states() -> None:
+    same, changed, new = Migration("0001_a.sql", "a"), Migration("0002_b.sql", "b"), Migration("0003_c.sql", "c")
+    ledger = [
+        Applied("0000_gone.sql", "x", AT, "ann"),
+        Applied("0001_a.sql", same.checksum, AT, "ann"),
+        Applied("0002_b.sql", "another", AT, "ann"),
+    ]
+    states = {item.file_name: item.state for item in compare([same, changed, new], ledger)}
+    assert states == {
+        "0000_gone.sql": State.MISSING,
+        "0001_a.sql": State.APPLIED,
+        "0002_b.sql": State.CHANGED,
+        "0003_c.sql": State.PENDING,
+    }
+
+
+@pytest.mark.parametrize("name", ["1_short.sql", "0001-dash.sql", "0001_Upper.sql"])
+def test_a_badly_named_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("select 1")
+    with pytest.raises(MigrationError, match="name migrations like"):
+        read_migrations(tmp_path)
+
+
+def test_a_number_stands_once(tmp_path: Path) -> None:
+    (tmp_path / "0001_a.sql").write_text("select 1")
+    (tmp_path / "0001_b.sql").write_text("select 1")
+    with pytest.raises(MigrationError, match="have the same number"):
+        read_migrations(tmp_path)
+
+
+def test_the_projects_own_files_are_well_named() -> None:
+    numbers = [int(migration.file_name[:4]) for migration in read_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
