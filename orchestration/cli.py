@@ -6,12 +6,12 @@ are made by the commands that need them, so that help is quick.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import psycopg
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -33,7 +34,7 @@ from orchestration.runtime import hash_key
 from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
-    from orchestration.lib.ingestion.landing import LandingReport
+    from orchestration.lib.ingestion.summary import LoadSummary
     from orchestration.lib.warehouse.refresh import Plan
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ app.add_typer(db, name="db")
 tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=True)
 app.add_typer(tenant, name="tenant")
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read, and nothing else.")]
@@ -115,7 +116,7 @@ def run(json_: Json = False) -> None:
     if settings.landing is None:
         _ensure_demo_data(Path(settings.landing_root), say)
     report = _load_landing(settings, database, quiet=json_)
-    say("loaded", report.summary())
+    say("loaded", str(report))
     plan = _refresh(settings, database, quiet=json_)
     say("built", plan.summary())
     with database.connect(read_only=True) as connection:
@@ -202,23 +203,27 @@ def load(
         report = _load_landing(settings, database, quiet=json_)
     else:
         from orchestration.lib.ingestion.landing import load_path
+        from orchestration.lib.ingestion.summary import LoadSummary
 
-        with _loading(quiet=json_) as progress:
-            report = load_path(
-                database.connect,
-                path,
-                tenant_id,
-                dataset=dataset,
-                source=source,
-                key=hash_key(settings),
-                progress=progress,
+        with database.connect("earmark load") as connection, _progress(disable=json_) as bar:
+            task = bar.add_task("loading", total=None)
+            report = LoadSummary.of(
+                load_path(
+                    connection,
+                    path,
+                    tenant_id=tenant_id,
+                    dataset=dataset,
+                    source=source,
+                    key=hash_key(settings),
+                    on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
+                )
             )
     if json_:
         _print_json(report.as_dict())
     else:
         out.print(_load_table(report))
         for refused in report.refused:
-            err.print(f"[bold red]refused[/bold red] {escape(refused.message)}", highlight=False, soft_wrap=True)
+            err.print(f"[bold red]refused[/bold red] {escape(refused)}", highlight=False, soft_wrap=True)
     if report.refused:
         raise typer.Exit(1)
 
@@ -323,6 +328,7 @@ def ui(
     out.print(
         f"Dagster on http://{host}:{port}\nlanding folder {settings.landing_root}", highlight=False, soft_wrap=True
     )
+    os.chdir(settings.home)  # beside the project's dagster.yaml, Dagster would warn that it reads the copy
     command = ["dagster", "dev", "--workspace", str(PROJECT_ROOT / "workspace.yaml")]
     _exec([*command, "--host", host, "--port", str(port)], environment)
 
@@ -434,26 +440,26 @@ def _ensure_demo_data(root: Path, say: Callable[[str, str], None]) -> None:
     say("demo data", f"written to {root}; all of it is made up")
 
 
-@contextmanager
-def _loading(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar over files; yields what is called with a file's name, its number and how many."""
-    if quiet:
-        yield lambda _name, _number, _total: None
-        return
-    with _progress() as bar:
-        task = bar.add_task("loading", total=None)
+def _load_landing(settings: Settings, database: Database, *, quiet: bool) -> LoadSummary:
+    from orchestration.lib.ingestion.landing import load_landing, new_files
+    from orchestration.lib.ingestion.summary import LoadSummary
 
-        def advance(name: str, number: int, total: int) -> None:
-            bar.update(task, total=total, completed=number, description=f"loading {escape(name)[-50:]}")
+    root = settings.landing_root
+    with database.connect("earmark load") as connection, _progress(disable=quiet) as bar:
+        files = new_files(connection, root)
+        task = bar.add_task("loading", total=len(files))
+        results = load_landing(
+            connection,
+            root,
+            key=hash_key(settings),
+            only=files,
+            on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
+        )
+    return LoadSummary.of(results)
 
-        yield advance
 
-
-def _load_landing(settings: Settings, database: Database, *, quiet: bool) -> LandingReport:
-    from orchestration.lib.ingestion.landing import load_landing
-
-    with _loading(quiet=quiet) as progress:
-        return load_landing(database.connect, settings.landing_root, key=hash_key(settings), progress=progress)
+def _file_name(uri: str) -> str:
+    return escape(f"loading {uri[-50:]}")
 
 
 def _refresh(
@@ -476,7 +482,8 @@ def _refresh(
             if dbt.is_result(event):
                 data = event["data"]
                 name = data["node_info"]["node_name"]
-                bar.update(task, total=data["total"], completed=data["index"], description=f"building {name[:50]}")
+                total = data.get("total") or data.get("num_models")  # models and tests name it differently
+                bar.update(task, total=total, completed=data["index"], description=f"building {name[:50]}")
     return refresh.plan
 
 
@@ -498,7 +505,11 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
     home = settings.home / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
-    return {"DAGSTER_HOME": str(home), "DAGSTER_POSTGRES_URL": database.url(schema="dagster")}
+    return {
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_POSTGRES_URL": database.url(schema="dagster"),
+        "PYTHONWARNINGS": "ignore",  # Dagster's own notes to its developers
+    }
 
 
 def _exec(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
@@ -517,42 +528,31 @@ def _number(value: Decimal | float | None, digits: int = 0) -> str:
 
 
 def _campaign_table(campaigns: Sequence[results.CampaignResult]) -> Table:
-    table = Table(title="Campaigns to date, last touch", title_justify="left")
-    table.add_column("tenant")
-    table.add_column("campaign")
-    for name in (
-        "impressions",
-        "booked",
-        "reach",
-        "frequency",
-        "spend",
-        "eCPM",
-        "conversions",
-        "revenue",
-        "CPA",
-        "ROAS",
-    ):
+    table = Table(
+        title="Campaigns to date, last touch", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("campaign", overflow="fold", min_width=16)
+    for name in ("impressions", "reach", "spend", "conv.", "revenue", "CPA", "ROAS"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in campaigns:
-        table.add_row(
-            row.tenant_id,
-            row.campaign_name,
-            _number(row.impressions),
-            _number(row.booked_impressions),
-            _number(row.reach),
-            _number(row.frequency, 2),
-            f"{_number(row.spend)} {row.currency}",
-            _number(row.ecpm, 2),
-            _number(row.conversions),
-            _number(row.revenue),
-            _number(row.cpa, 2),
-            _number(row.roas, 2),
-        )
+    for tenant_id, rows in itertools.groupby(campaigns, key=lambda row: row.tenant_id):
+        table.add_row(f"[bold]{escape(tenant_id)}[/bold]")
+        for row in rows:
+            table.add_row(
+                escape(row.campaign_name),
+                _number(row.impressions),
+                _number(row.reach),
+                f"{_number(row.spend)} {row.currency}",
+                _number(row.conversions),
+                _number(row.revenue),
+                _number(row.cpa, 2),
+                _number(row.roas, 2),
+            )
+        table.add_section()
     return table
 
 
 def _waterfall_table(waterfall: Sequence[results.Waterfall]) -> Table:
-    table = Table(title="What became of every request", title_justify="left")
+    table = Table(title="What became of every request", title_justify="left", box=box.SIMPLE_HEAD)
     tenants = sorted({row.tenant_id for row in waterfall})
     table.add_column("outcome")
     for tenant_id in tenants:
@@ -567,14 +567,14 @@ def _waterfall_table(waterfall: Sequence[results.Waterfall]) -> Table:
     return table
 
 
-def _load_table(report: LandingReport) -> Table:
+def _load_table(report: LoadSummary) -> Table:
     table = Table("dataset", "files")
     for name in ("read", "loaded", "duplicate", "rejected"):
         table.add_column(name, justify="right")
-    for dataset, counts in sorted(report.by_dataset().items()):
+    for dataset, counts in sorted(report.datasets.items()):
         numbers = (counts.read, counts.loaded, counts.duplicate, counts.rejected)
         table.add_row(dataset, _number(counts.files), *(_number(number) for number in numbers))
-    table.caption = report.summary()
+    table.caption = str(report)
     return table
 
 

@@ -7,12 +7,18 @@ from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.sensors import freshness_sensor, landing_sensor
 
-definitions = dg.Definitions(
-    assets=[landing_files, raw_tables, dbt_models],
-    asset_checks=CHECKS,
-    jobs=[load_job, refresh_job],
-    sensors=[landing_sensor, freshness_sensor],
-    resources={"warehouse": Warehouse(), "landing": Landing()},
-    # A run is one step: a process of its own for it would only cost its start.
-    executor=dg.in_process_executor,
-)
+
+def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
+    """Return the code location on this database and landing folder."""
+    return dg.Definitions(
+        assets=[landing_files, raw_tables, dbt_models],
+        asset_checks=CHECKS,
+        jobs=[load_job, refresh_job],
+        sensors=[landing_sensor, freshness_sensor],
+        resources={"warehouse": warehouse, "landing": landing},
+        # A run is one step: a process of its own for it would only cost its start.
+        executor=dg.in_process_executor,
+    )
+
+
+definitions = build_definitions(Warehouse(), Landing())

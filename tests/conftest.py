@@ -31,6 +31,9 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory) -> Itera
             if name.startswith(("EARMARK_", "POSTGRES_", "DATABASE_")) and "TEST" not in name:
                 patch.delenv(name)
         patch.setenv("EARMARK_HOME", str(tmp_path_factory.mktemp("home")))
+        # Each worker parses for databases of its own: they would tread on each other's manifest.
+        patch.setenv("DBT_TARGET_PATH", str(tmp_path_factory.mktemp("target")))
+        patch.setenv("DBT_LOG_PATH", str(tmp_path_factory.mktemp("logs")))
         patch.setitem(Settings.model_config, "env_file", None)
         yield
 

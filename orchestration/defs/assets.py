@@ -11,7 +11,8 @@ from pydantic import Field
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.translator import Translator
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset
-from orchestration.lib.ingestion.landing import LandingReport, load_landing
+from orchestration.lib.ingestion.landing import load_landing
+from orchestration.lib.ingestion.summary import LoadSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.lib.warehouse.windows import Window
@@ -74,15 +75,12 @@ def raw_tables(
     context: dg.AssetExecutionContext, warehouse: Warehouse, landing: Landing
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Load every new file of the landing folder, each in a transaction of its own."""
-    report = load_landing(warehouse.database().connect, landing.location(), key=landing.key())
-    for refused in report.refused:
-        context.log.warning(f"refused {refused.uri}: {refused.message}")
-    yield from load_results(report)
-
-
-def load_results(report: LandingReport) -> Iterator[dg.MaterializeResult[None]]:
-    """Return what a load says of each raw table that it touched."""
-    for dataset, counts in sorted(report.by_dataset().items()):
+    with warehouse.connect() as connection:
+        summary = LoadSummary.of(load_landing(connection, landing.location(), key=landing.key()))
+    context.log.info(str(summary))
+    for refused in summary.refused:
+        context.log.warning(f"refused {refused}")
+    for dataset, counts in sorted(summary.datasets.items()):
         yield dg.MaterializeResult(
             asset_key=raw_key(dataset),
             metadata={

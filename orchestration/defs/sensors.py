@@ -16,7 +16,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from orchestration.defs.assets import load_job, refresh_job
 from orchestration.defs.resources import Landing, Warehouse
-from orchestration.lib.ingestion.landing import new_files
+from orchestration.lib.ingestion.landing import new_files, register_tenants
 from orchestration.lib.warehouse import changes
 from orchestration.lib.warehouse.windows import Window
 
@@ -51,7 +51,7 @@ def next_request(state: str, last: Asked | None, now: datetime) -> Asked | timed
     """
     if last is None or last.state != state:
         return Asked(state, 1, now.isoformat())
-    pause: timedelta = min(FIRST_PAUSE * 2 ** (last.attempts - 1), LONGEST_PAUSE)
+    pause: timedelta = min(FIRST_PAUSE * 2 ** min(last.attempts - 1, 10), LONGEST_PAUSE)
     waited = now - datetime.fromisoformat(last.at)
     if waited < pause:
         return pause - waited
@@ -94,10 +94,11 @@ def landing_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Look for files that the ledger does not know in this size and time."""
     with warehouse.connect() as connection:
+        register_tenants(connection, landing.location())  # a tenant's refused files are new again
         files = new_files(connection, landing.location())
     if not files:
         return dg.SkipReason("no new files")
-    state = digest(f"{file.uri} {file.bytes} {file.modified_at}" for file in files)
+    state = digest(f"{file.state.uri} {file.state.bytes} {file.state.modified_at}" for file in files)
     return _ask(context, state, load_job.name, None, {"earmark/new_files": str(len(files))})
 
 

@@ -4,7 +4,6 @@ What lives here: parsing the project and running a command as a stream of events
 ``refresh``.
 """
 
-import json
 import os
 import queue
 import threading
@@ -14,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from orchestration.lib.warehouse.database import Database
 from orchestration.settings import PROJECT_ROOT
 
 PROFILES: Final = PROJECT_ROOT / "dbt_project"
-TARGET: Final = PROJECT_ROOT / "target"
+# A project can be parsed without a database; the profile then needs only something to read.
+_NO_DATABASE: Final = Database("localhost", 5432, "earmark", "earmark").environment()
 _RESULT_EVENTS: Final = frozenset({"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult"})
 
 Event = dict[str, Any]
@@ -124,18 +125,16 @@ def ensure_manifest() -> Path:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
-    path = TARGET / "manifest.json"
+    path = _target() / "manifest.json"
     parts = [PROJECT_ROOT / "dbt_project.yml", *PROFILES.rglob("*"), *(PROJECT_ROOT / "models").rglob("*")]
     parts += (PROJECT_ROOT / "seeds").rglob("*")
     if not path.exists() or path.stat().st_mtime < max(part.stat().st_mtime for part in parts):
-        parse({})
+        parse(_NO_DATABASE)
     return path
 
 
-def read_manifest(path: Path = TARGET / "manifest.json") -> dict[str, Any]:
-    """Read the manifest that the last parse wrote."""
-    manifest: dict[str, Any] = json.loads(path.read_bytes())
-    return manifest
+def _target() -> Path:
+    return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target")
 
 
 @contextmanager

@@ -47,10 +47,11 @@ class Plan:
         if self.is_empty:
             return "nothing to do: the models hold all that was loaded"
         parts = []
-        if self.windows and self.windowed:
+        refreshed = set(self.windowed) - set(self.stale)
+        if self.windows and refreshed:
             listed = ", ".join(str(window) for window in self.windows[:3])
             more = f" and {len(self.windows) - 3} more windows" if len(self.windows) > 3 else ""
-            parts.append(f"{len(self.windowed)} models refreshed for {listed}{more}")
+            parts.append(f"{len(refreshed)} models refreshed for {listed}{more}")
         if self.stale:
             listed = ", ".join(self.stale[:3])
             more = f" and {len(self.stale) - 3} more" if len(self.stale) > 3 else ""
@@ -124,7 +125,7 @@ class Refresh:
         self.threads = threads
         self.plan = Plan((), (), (), ())
         self._manifest = dbt.parse(database.environment())
-        self.manifest = dbt.read_manifest()
+        self.manifest: dict[str, Any] = self._manifest.writable_manifest().to_dict(omit_none=False)
 
     def run(
         self, windows: Sequence[Window] = (), *, full: bool = False, models: Sequence[str] = ()

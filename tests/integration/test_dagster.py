@@ -1,0 +1,176 @@
+"""Dagster for real: the graph loads, the sensors are evaluated, and a dropped file reaches the marts."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from orchestration.definitions import build_definitions, definitions
+from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.sensors import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Asked,
+    freshness_sensor,
+    landing_sensor,
+    next_request,
+)
+
+LOG = (
+    '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
+    '"AntennaPod/3.4.0 (Linux; Android 14)"\n'
+)
+FEED = """<?xml version="1.0"?><rss version="2.0"><channel><title>Test Show</title>
+<item><title>One</title><guid>one</guid><pubDate>Mon, 05 Jan 2026 06:00:00 GMT</pubDate>
+<enclosure url="https://cdn.example.com/one.mp3" length="5000000" type="audio/mpeg"/></item>
+</channel></rss>"""
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    root = tmp_path / "landing"
+    (root / "acme" / "nginx").mkdir(parents=True)
+    (root / "acme" / "rss").mkdir(parents=True)
+    (root / "tenants.csv").write_text("tenant_id,name\nacme,Acme\n")
+    (root / "acme" / "rss" / "show.xml").write_text(FEED)
+    _drop(root, "a.log", datetime(2026, 1, 6, 8, tzinfo=UTC), listeners=3)
+    return root
+
+
+@pytest.fixture
+def location(database: str, landing: Path) -> dg.Definitions:
+    return build_definitions(Warehouse(url=database), Landing(root=str(landing)))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def _drop(root: Path, name: str, at: datetime, listeners: int) -> None:
+    lines = [
+        LOG.format(ip=f"198.18.0.{n}", time=at + timedelta(minutes=n), path="one.mp3") for n in range(listeners)
+    ]
+    (root / "acme" / "nginx" / name).write_text("".join(lines))
+
+
+def _tick(
+    sensor: dg.SensorDefinition, location: dg.Definitions, instance: dg.DagsterInstance, cursor: str | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    resources = {name: location.resources[name] for name in sensor.required_resource_keys}
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources)
+    return sensor(context)
+
+
+def _run(
+    location: dg.Definitions, instance: dg.DagsterInstance, name: str, request: dg.RunRequest
+) -> dg.ExecuteInProcessResult:
+    job = location.resolve_job_def(name)
+    return job.execute_in_process(run_config=request.run_config, instance=instance, tags=request.tags)
+
+
+def _downloads(database: str) -> list[tuple[str, int]]:
+    with psycopg.connect(database) as connection:
+        return connection.execute("select day::text, downloads from marts.rpt_episode_daily order by 1").fetchall()
+
+
+def test_a_dropped_file_reaches_the_marts(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    asked = _tick(landing_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    result = _run(location, instance, "load", asked.run_requests[0])
+    assert result.success
+    materialized = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert materialized == {"raw/podcasts", "raw/episodes", "raw/listener_events"}
+    assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
+
+    asked = _tick(freshness_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    request = asked.run_requests[0]
+    assert request.run_config["ops"]["dbt_models"]["config"]["windows"] == [
+        {"start": "2026-01-06T00:00:00Z", "end": "2026-01-07T00:00:00Z"}
+    ]
+    result = _run(location, instance, "refresh", request)
+    assert result.success
+    assert _downloads(database) == [("2026-01-06", 3)]
+    checks = result.get_asset_check_evaluations()
+    assert len(checks) > 20
+    assert all(check.passed for check in checks)
+    assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
+
+    # A late file for another day refreshes that day and leaves the first alone.
+    _drop(landing, "b.log", datetime(2026, 1, 9, 8, tzinfo=UTC), listeners=2)
+    asked = _tick(landing_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    assert _run(location, instance, "load", asked.run_requests[0]).success
+    asked = _tick(freshness_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    assert asked.run_requests[0].tags["earmark/windows"] == "2026-01-09"
+    result = _run(location, instance, "refresh", asked.run_requests[0])
+    assert result.success
+    built = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert "marts/fct_downloads" in built
+    assert not any(key.startswith("staging/") for key in built)
+    assert _downloads(database) == [("2026-01-06", 3), ("2026-01-09", 2)]
+
+
+def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    (landing / "acme" / "nginx" / "broken.log.gz").write_bytes(b"\x1f\x8b broken")
+    asked = _tick(landing_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    assert _run(location, instance, "load", asked.run_requests[0]).success
+    assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
+    with psycopg.connect(database) as connection:
+        refused = connection.execute("select uri from ingest.files where status = 'refused'").fetchall()
+        loaded = connection.execute("select count(*) from raw.listener_events").fetchone()
+    assert [uri.endswith("broken.log.gz") for (uri,) in refused] == [True]
+    assert loaded == (3,)
+
+
+def test_the_graph_goes_from_files_to_marts() -> None:
+    graph = definitions.get_repository_def().asset_graph
+    marts = {key for key in graph.get_all_asset_keys() if key.path[0] == "marts"}
+    assert dg.AssetKey(["marts", "rpt_campaign_daily"]) in marts
+    upstream = graph.get_ancestor_asset_keys(dg.AssetKey(["marts", "rpt_campaign_daily"]))
+    assert dg.AssetKey(["landing", "files"]) in upstream
+    assert dg.AssetKey(["raw", "listener_events"]) in upstream
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        if key.path[0] in {"seeds", "tenancy", "ingest"}:
+            continue
+        assert node.owners, key
+        assert node.kinds, key
+        assert node.description, key
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_new_state_is_asked_for_at_once() -> None:
+    last = Asked("old", 7, NOW.isoformat())
+    assert next_request("new", None, NOW) == Asked("new", 1, NOW.isoformat())
+    assert next_request("new", last, NOW) == Asked("new", 1, NOW.isoformat())
+
+
+def test_the_same_state_is_asked_for_again_ever_later() -> None:
+    asked = Asked("same", 1, NOW.isoformat())
+    assert next_request("same", asked, NOW) == FIRST_PAUSE
+    again = next_request("same", asked, NOW + FIRST_PAUSE)
+    assert again == Asked("same", 2, (NOW + FIRST_PAUSE).isoformat())
+    assert next_request("same", again, NOW + 2 * FIRST_PAUSE) == FIRST_PAUSE
+    assert next_request("same", Asked("same", 50, NOW.isoformat()), NOW) == LONGEST_PAUSE
+
+
+def test_a_cursor_survives_its_text() -> None:
+    asked = Asked("state", 3, NOW.isoformat())
+    assert Asked.read(asked.written()) == asked
+    assert Asked.read(None) is None
+    assert json.loads(asked.written())["attempts"] == 3
