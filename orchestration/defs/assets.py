@@ -146,8 +146,11 @@ def to_dagster(
     )
 
 
+# One run does both: a run of its own for the refresh would cost another start and another look of a sensor.
 load_job = dg.define_asset_job(
-    "load", selection=dg.AssetSelection.assets(raw_tables), description="Load every new file that has landed."
+    "load_and_refresh",
+    selection=dg.AssetSelection.assets(raw_tables, dbt_models),
+    description="Load every new file that has landed, then refresh the models for the days that changed.",
 )
 refresh_job = dg.define_asset_job(
     "refresh",

@@ -1,4 +1,7 @@
-"""Sensors: new files ask for a load, changed days ask for a refresh of exactly those days.
+"""Sensors: new files ask for a load and its refresh, changed days ask for a refresh of exactly those days.
+
+A load brings its refresh with it; what the freshness sensor finds was loaded by hand or by somebody else, or its
+refresh failed.
 
 Both look at the database and the landing folder, never at a clock of their own: what is there decides. A request
 that led to nothing (its run failed) is made again, ever later, until something changes.
@@ -70,11 +73,11 @@ def _ask(
     run_config: dg.RunConfig | None,
     tags: dict[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
-    running = context.instance.get_run_ids(
-        dg.RunsFilter(job_name=job, statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]), limit=1
-    )
-    if running:
-        return dg.SkipReason(f"run {running[0]} is at work")
+    statuses = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]
+    for name in (load_job.name, refresh_job.name):
+        running = context.instance.get_run_ids(dg.RunsFilter(job_name=name, statuses=statuses), limit=1)
+        if running:
+            return dg.SkipReason(f"run {running[0]} is at work")
     asked = next_request(state, Asked.read(context.cursor), datetime.now(UTC))
     if isinstance(asked, timedelta):
         return dg.SkipReason(f"the last request came to nothing; the next is in {asked.total_seconds():.0f} s")

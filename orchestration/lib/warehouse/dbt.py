@@ -4,6 +4,7 @@ What lives here: parsing the project and running a command as a stream of events
 ``refresh``.
 """
 
+import json
 import os
 import queue
 import threading
@@ -89,7 +90,7 @@ def is_result(event: Event) -> bool:
 
 
 def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest; importing dbt is slow)
-    """Parse the project and return dbt's manifest; also written to ``target/manifest.json``.
+    """Parse the project and return dbt's manifest.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
@@ -105,12 +106,14 @@ def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manife
 
 
 def common_arguments() -> list[str]:
-    """Return the arguments of every command: where the project is, and no output of dbt's own."""
+    """Return the arguments of every command: where things are, and no output of dbt's own."""
     return [
         "--project-dir",
         str(PROJECT_ROOT),
         "--profiles-dir",
         str(PROFILES),
+        "--target-path",
+        str(_target()),
         "--log-level",
         "none",
         "--no-use-colors",
@@ -119,22 +122,34 @@ def common_arguments() -> list[str]:
 
 
 def ensure_manifest() -> Path:
-    """Return the path of the manifest, parsed anew where a file of the project is newer.
+    """Return the path of a manifest of the project, parsed anew where a file of the project is newer.
+
+    It is a copy that is exchanged whole: dbt writes its own in place, and a reader may meet half of it.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
-    path = _target() / "manifest.json"
+    path = _target() / "definitions.json"
     parts = [PROJECT_ROOT / "dbt_project.yml", *PROFILES.rglob("*"), *(PROJECT_ROOT / "models").rglob("*")]
     parts += (PROJECT_ROOT / "seeds").rglob("*")
     if not path.exists() or path.stat().st_mtime < max(part.stat().st_mtime for part in parts):
-        parse(_NO_DATABASE)
+        manifest = as_dict(parse(_NO_DATABASE))
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(manifest, default=str), encoding="utf-8")
+        draft.replace(path)
     return path
 
 
+def as_dict(manifest: Any) -> dict[str, Any]:  # noqa: ANN401  (dbt's Manifest)
+    """Return a manifest as plain data, of the form of dbt's ``manifest.json``."""
+    data: dict[str, Any] = manifest.writable_manifest().to_dict(omit_none=False)
+    return data
+
+
 def _target() -> Path:
-    return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target")
+    # Not dbt's own folder: whoever runs dbt by hand writes there at the same time.
+    return PROJECT_ROOT / os.environ.get("DBT_TARGET_PATH", "target/earmark")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ class Refresh:
         self.threads = threads
         self.plan = Plan((), (), (), ())
         self._manifest = dbt.parse(database.environment())
-        self.manifest: dict[str, Any] = self._manifest.writable_manifest().to_dict(omit_none=False)
+        self.manifest = dbt.as_dict(self._manifest)
 
     def run(
         self, windows: Sequence[Window] = (), *, full: bool = False, models: Sequence[str] = ()

@@ -1,0 +1,32 @@
+{#-
+    What a data test looks at. A test must not cost the history when a window is refreshed, so:
+      - a test on a hypertable or continuous aggregate looks at the window of the run, as wide as its model
+        replaced it, without being told; config(meta={'whole_history': true}) on the test switches that off;
+      - `where: "__in_window__(occurred_at)"` does the same for any other relation with a column of time.
+    Without windows every test looks at everything.
+-#}
+{% macro postgres__get_where_subquery(relation) -%}
+    {%- set conditions = [] -%}
+    {%- set tested = graph.nodes.get(model.attached_node) if execute else none -%}
+    {%- if tested and tested.config.materialized in windowed_materializations() and not builds_whole()
+        and tested.name not in var('rebuild', []) and not (config.get('meta') or {}).get('whole_history') -%}
+        {%- set widening = own_widening(tested) -%}
+        {%- set column = tested.columns.get(tested.config.time_column) -%}
+        {%- do conditions.append(in_window(
+            tested.config.time_column, widening.before, widening.after,
+            'date' if column and column.data_type == 'date' else 'timestamptz',
+        )) -%}
+    {%- endif -%}
+    {%- set where = config.get('where') -%}
+    {%- if where -%}
+        {%- set match = modules.re.search('__in_window__\(\s*([a-z_.]+)\s*\)', where) -%}
+        {%- if match -%}
+            {%- set where = where.replace(match.group(0), in_window(match.group(1))) -%}
+        {%- endif -%}
+        {%- do conditions.append('(' ~ where ~ ')') -%}
+    {%- endif -%}
+    {%- if conditions -%}
+        {{ return('(select * from ' ~ relation ~ ' where ' ~ conditions | join(' and ') ~ ') as tested_rows') }}
+    {%- endif -%}
+    {{ return(relation) }}
+{%- endmacro %}

@@ -1,0 +1,192 @@
+{#-
+    Windows: which part of time a run refreshes.
+
+    A run is given half-open windows of event time in one of two ways, or none at all:
+      --vars '{windows: [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], ...]}'
+      --event-time-start 2026-01-01 --event-time-end 2026-01-03      (dbt's own flags, always UTC)
+    Without either, with --full-refresh, for a model whose relation is missing, and for the models that the
+    variable rebuild names (--vars '{rebuild: [fct_downloads]}'), the whole is built.
+
+    Every window is widened to whole UTC days first: duplicates, rollups and reports are all by UTC day, and a
+    model must refresh at least what its parents refreshed.
+-#}
+
+{#- The windows of this run as a list of [first day, day after the last], sorted and disjoint; none: the whole. -#}
+{% macro run_windows() %}
+    {%- set given = var('windows', none) -%}
+    {%- set starts_at = invocation_args_dict.get('event_time_start') -%}
+    {%- set ends_at = invocation_args_dict.get('event_time_end') -%}
+    {%- if given is not none and (starts_at or ends_at) -%}
+        {{ exceptions.raise_compiler_error(
+            'Windows are given twice: by the variable windows and by --event-time-start/--event-time-end. Leave one out.'
+        ) }}
+    {%- endif -%}
+    {%- if given is not none and given | length == 0 and var('rebuild', []) -%}
+        {{ return(none) }}
+    {%- elif given is not none -%}
+        {{ return(parse_windows(given)) }}
+    {%- elif starts_at and ends_at -%}
+        {{ return(parse_windows([[as_utc(starts_at), as_utc(ends_at)]])) }}
+    {%- elif starts_at or ends_at -%}
+        {{ exceptions.raise_compiler_error(
+            'A window has two ends: give --event-time-start and --event-time-end, or neither.'
+        ) }}
+    {%- endif -%}
+    {{ return(none) }}
+{% endmacro %}
+
+{#- dbt reads its event-time flags as UTC and hands them on without saying so. -#}
+{% macro as_utc(at) %}
+    {%- if at is string or at.tzinfo is not none -%}
+        {{ return(at) }}
+    {%- endif -%}
+    {{ return(at.isoformat() ~ '+00:00') }}
+{% endmacro %}
+
+{#- A list of [start, end] (ISO 8601 with an offset) as whole UTC days; every mistake is an error. -#}
+{% macro parse_windows(given) %}
+    {%- if given is string or given is mapping or given is not sequence -%}
+        {{ exceptions.raise_compiler_error(
+            'The variable windows is a list of [start, end], for example '
+            ~ '[["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"]]; it is: ' ~ given
+        ) }}
+    {%- elif given | length == 0 -%}
+        {{ exceptions.raise_compiler_error(
+            'The variable windows is empty. Leave it out to build the whole; do not run dbt when nothing has changed.'
+        ) }}
+    {%- endif -%}
+    {%- set windows = [] -%}
+    {%- for window in given -%}
+        {%- if window is string or window is mapping or window is not sequence or window | length != 2 -%}
+            {{ exceptions.raise_compiler_error('A window is [start, end]; this one is: ' ~ window) }}
+        {%- endif -%}
+        {%- set starts_at = parse_instant(window[0]) -%}
+        {%- set ends_at = parse_instant(window[1]) -%}
+        {%- if starts_at >= ends_at -%}
+            {{ exceptions.raise_compiler_error(
+                'A window must end after it starts; this one is [' ~ window[0] ~ ', ' ~ window[1] ~ ').'
+            ) }}
+        {%- endif -%}
+        {%- set one_day = modules.datetime.timedelta(days=1) -%}
+        {%- set last_instant = ends_at - modules.datetime.timedelta(microseconds=1) -%}
+        {%- do windows.append([starts_at.date(), last_instant.date() + one_day]) -%}
+    {%- endfor -%}
+    {{ return(merge_windows(windows)) }}
+{% endmacro %}
+
+{#- An ISO 8601 time with an offset as a datetime in UTC. YAML may have read it already. -#}
+{% macro parse_instant(given) %}
+    {%- set text = given if given is string else given.isoformat() if given.isoformat is defined else given | string -%}
+    {%- set text = text | trim -%}
+    {%- set shape = '^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?$' -%}
+    {%- set match = modules.re.match(shape, text) -%}
+    {%- if match is none -%}
+        {{ exceptions.raise_compiler_error(
+            'Not a time of a window: ' ~ text ~ '. Write it with date, time and offset: 2026-01-01T00:00:00Z.'
+        ) }}
+    {%- elif match.group(3) is none -%}
+        {{ exceptions.raise_compiler_error(
+            'A time of a window needs an offset: ' ~ text ~ ' could be anywhere. Write ' ~ text ~ 'Z for UTC.'
+        ) }}
+    {%- endif -%}
+    {{ return(modules.datetime.datetime.fromisoformat(text).astimezone(modules.pytz.utc)) }}
+{% endmacro %}
+
+{#- Windows of days, sorted; those that overlap or touch made one. -#}
+{% macro merge_windows(windows) %}
+    {%- set merged = [] -%}
+    {%- for window in windows | sort -%}
+        {%- if merged and window[0] <= merged[-1][1] -%}
+            {%- set last = merged.pop() -%}
+            {%- do merged.append([last[0], [last[1], window[1]] | max]) -%}
+        {%- else -%}
+            {%- do merged.append([window[0], window[1]]) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return(merged) }}
+{% endmacro %}
+
+{#- Windows of days made longer at their ends, then merged again. -#}
+{% macro widen_windows(windows, before_days=0, after_days=0) %}
+    {%- set widened = [] -%}
+    {%- for window in windows -%}
+        {%- do widened.append([
+            window[0] - modules.datetime.timedelta(days=before_days),
+            window[1] + modules.datetime.timedelta(days=after_days),
+        ]) -%}
+    {%- endfor -%}
+    {{ return(merge_windows(widened)) }}
+{% endmacro %}
+
+{#- The condition that a column lies in one of the windows. The bounds are literals, so that chunks are pruned. -#}
+{% macro window_predicate(column, windows, column_type='timestamptz') %}
+    {%- if column_type not in ['timestamptz', 'date'] -%}
+        {{ exceptions.raise_compiler_error(
+            'in_window(' ~ column ~ '): column_type is timestamptz or date, not ' ~ column_type ~ '.'
+        ) }}
+    {%- endif -%}
+    {%- set midnight = ' 00:00:00+00' if column_type == 'timestamptz' else '' -%}
+    {%- set ranges = [] -%}
+    {%- for window in windows -%}
+        {%- do ranges.append(
+            column ~ " >= " ~ column_type ~ " '" ~ window[0].isoformat() ~ midnight ~ "'"
+            ~ " and " ~ column ~ " < " ~ column_type ~ " '" ~ window[1].isoformat() ~ midnight ~ "'"
+        ) -%}
+    {%- endfor -%}
+    {%- if ranges | length == 1 -%}
+        {{ return('(' ~ ranges[0] ~ ')') }}
+    {%- endif -%}
+    {{ return('((' ~ ranges | join(') or (') ~ '))') }}
+{% endmacro %}
+
+{#-
+    Where the window applies: renders a condition on a column of time, or true when the whole is built.
+
+    In a model the window is the one that the model's config declares (window_before_days, window_after_days):
+    the same that its materialization replaces. before_days and after_days widen one reading further, for
+    example for exposures that lie before the conversions of the window. column_type is timestamptz or date.
+-#}
+{% macro in_window(column, before_days=0, after_days=0, column_type='timestamptz') %}
+    {%- if not execute -%}
+        {{ return('true') }}
+    {%- endif -%}
+    {%- if model.resource_type == 'model' and model.config.materialized in windowed_materializations() -%}
+        {%- do windowed_config() -%}
+    {%- endif -%}
+    {%- if builds_whole() -%}
+        {{ return('true') }}
+    {%- endif -%}
+    {%- set widening = own_widening(model) -%}
+    {{ return(window_predicate(
+        column,
+        widen_windows(run_windows(), widening.before + before_days, widening.after + after_days),
+        column_type,
+    )) }}
+{% endmacro %}
+
+{#- Whether the node at hand is built, or tested, over all of time. -#}
+{% macro builds_whole() %}
+    {%- if model.resource_type == 'unit_test' or run_windows() is none or flags.FULL_REFRESH
+        or model.name in var('rebuild', []) -%}
+        {{ return(true) }}
+    {%- endif -%}
+    {%- if model.resource_type == 'model' and model.config.materialized in windowed_materializations() + ['incremental'] -%}
+        {%- if should_full_refresh() -%}
+            {{ return(true) }}
+        {%- endif -%}
+        {%- set existing = load_cached_relation(this) -%}
+        {{ return(existing is none or not existing.is_table) }}
+    {%- endif -%}
+    {{ return(false) }}
+{% endmacro %}
+
+{#- The widening that a model's config declares; nothing for every other node. -#}
+{% macro own_widening(node) %}
+    {%- if node.resource_type == 'model' and node.config.materialized in windowed_materializations() -%}
+        {{ return({
+            'before': node.config.get('window_before_days', 0),
+            'after': node.config.get('window_after_days', 0),
+        }) }}
+    {%- endif -%}
+    {{ return({'before': 0, 'after': 0}) }}
+{% endmacro %}

@@ -1,0 +1,32 @@
+-- Every request ends in exactly one outcome: per tenant, UTC day and source there are as many outcomes as requests.
+with requests as (
+    select
+        tenant_id,
+        source,
+        (occurred_at at time zone 'UTC')::date as day,
+        count(*) as rows_in
+    from {{ ref('stg_raw__listener_events') }}
+    where {{ in_window('occurred_at') }} and event_type in ('request', 'download')
+    group by tenant_id, source, (occurred_at at time zone 'UTC')::date
+),
+
+outcomes as (
+    select
+        tenant_id,
+        source,
+        (occurred_at at time zone 'UTC')::date as day,
+        count(*) as rows_out
+    from {{ ref('int_requests__outcomes') }}
+    where {{ in_window('occurred_at') }}
+    group by tenant_id, source, (occurred_at at time zone 'UTC')::date
+)
+
+select
+    tenant_id,
+    source,
+    day,
+    requests.rows_in,
+    outcomes.rows_out
+from requests
+full join outcomes using (tenant_id, source, day)
+where requests.rows_in is distinct from outcomes.rows_out

@@ -1,0 +1,110 @@
+{{ config(
+    materialized='hypertable',
+    time_column='occurred_at',
+    chunk_interval='7 days',
+    indexes=[
+        {'columns': ['occurred_at']},
+        {'columns': ['household_key', 'tenant_id', 'occurred_at']},
+        {'columns': ['tenant_id', 'campaign_id', 'occurred_at']},
+    ],
+) }}
+
+with downloads as (
+    select * from {{ ref('fct_downloads') }}
+),
+
+events as (
+    select * from {{ ref('int_listener_events__identified') }}
+),
+
+ad_units as (
+    select * from {{ ref('stg_raw__ad_units') }}
+),
+
+campaigns as (
+    select * from {{ ref('stg_raw__campaigns') }}
+),
+
+episodes as (
+    select * from {{ ref('stg_raw__episodes') }}
+),
+
+-- Baked in: whoever downloads the episode downloads the ad.
+baked_in as (
+    select
+        downloads.tenant_id,
+        downloads.download_id as event_id,
+        downloads.occurred_at,
+        ad_units.campaign_id,
+        ad_units.ad_unit_id,
+        ad_units.insertion_order_id,
+        downloads.podcast_id,
+        downloads.episode_key,
+        ad_units.position,
+        ad_units.delivery,
+        downloads.household_key,
+        downloads.listener_key
+    from downloads
+    inner join ad_units
+        on downloads.tenant_id = ad_units.tenant_id and downloads.episode_id = ad_units.episode_id
+    where {{ in_window('downloads.occurred_at') }} and ad_units.delivery = 'baked_in'
+),
+
+-- Inserted dynamically: the ad server says so, and the agent is one that counts.
+inserted as (
+    select
+        events.tenant_id,
+        events.event_id,
+        events.occurred_at,
+        ad_units.campaign_id,
+        ad_units.ad_unit_id,
+        ad_units.insertion_order_id,
+        coalesce(events.podcast_id, episodes.podcast_id) as podcast_id,
+        coalesce(events.episode_id, ad_units.episode_id, events.episode_key) as episode_key,
+        ad_units.position,
+        ad_units.delivery,
+        events.household_key,
+        events.listener_key
+    from events
+    inner join ad_units
+        on events.tenant_id = ad_units.tenant_id and events.ad_unit_id = ad_units.ad_unit_id
+    left join episodes
+        on ad_units.tenant_id = episodes.tenant_id and ad_units.episode_id = episodes.episode_id
+    where
+        {{ in_window('events.occurred_at') }}
+        and events.event_type = 'ad_impression'
+        and events.agent_counts
+        and ad_units.delivery = 'dai'
+),
+
+exposures as (
+    select * from baked_in
+    union all
+    select * from inserted
+),
+
+ad_impressions as (
+    select
+        exposures.tenant_id,
+        md5(exposures.tenant_id || '|' || exposures.event_id::text || '|' || exposures.ad_unit_id)::uuid
+            as impression_id,
+        exposures.occurred_at,
+        exposures.campaign_id,
+        exposures.ad_unit_id,
+        exposures.insertion_order_id,
+        exposures.podcast_id,
+        exposures.episode_key,
+        exposures.position,
+        exposures.delivery,
+        exposures.household_key,
+        exposures.listener_key,
+        coalesce(
+            exposures.occurred_at >= campaigns.flight_starts_at and exposures.occurred_at < campaigns.flight_ends_at,
+            false
+        ) as in_flight
+    from exposures
+    left join campaigns
+        on exposures.tenant_id = campaigns.tenant_id and exposures.campaign_id = campaigns.campaign_id
+)
+
+select * from ad_impressions

@@ -1,0 +1,33 @@
+{{ config(
+    materialized='hypertable',
+    time_column='occurred_at',
+    chunk_interval='7 days',
+    indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'episode_key', 'occurred_at']}],
+) }}
+
+with outcomes as (
+    select * from {{ ref('int_requests__outcomes') }}
+),
+
+downloads as (
+    select
+        outcomes.tenant_id,
+        outcomes.event_id as download_id,
+        outcomes.occurred_at,
+        outcomes.source,
+        outcomes.episode_key,
+        outcomes.episode_id,
+        outcomes.podcast_id,
+        outcomes.household_key,
+        outcomes.listener_key,
+        outcomes.agent_name,
+        outcomes.agent_category,
+        outcomes.device_category,
+        outcomes.country_code,
+        outcomes.region_code,
+        outcomes.bytes_sent
+    from outcomes
+    where {{ in_window('outcomes.occurred_at') }} and outcomes.outcome = 'counted'
+)
+
+select * from downloads

@@ -1,0 +1,38 @@
+with source as (
+    select * from {{ source('raw', 'listener_events') }}
+),
+
+renamed as (
+    select
+        tenant_id,
+        event_id,
+        occurred_at,
+        event_type,
+        source,
+        episode_id,
+        episode_guid,
+        url,
+        enclosure_key,
+        ad_unit_id,
+        upper(method) as method,
+        status,
+        bytes_sent,
+        object_bytes,
+        byte_range,
+        household_key,
+        listener_key,
+        key_id,
+        user_agent,
+        referrer,
+        country_code,
+        region_code,
+        properties,
+        properties ->> 'agentType' as reported_agent_type,
+        properties ->> 'agentName' as reported_agent_name,
+        properties ->> 'botType' as reported_bot_type,
+        properties ->> 'deviceType' as reported_device_type,
+        load_id
+    from source
+)
+
+select * from renamed

@@ -1,0 +1,227 @@
+"""The dbt project as a whole: what its manifest promises, and its macros on literal values."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from psycopg.conninfo import conninfo_to_dict
+
+PROJECT = Path(__file__).parents[2]
+WINDOWED = ("hypertable", "continuous_aggregate")
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of a parse that takes deprecations for errors; no database is asked."""
+    folder = tmp_path_factory.mktemp("target")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOST", "USER", "DATABASE"):
+            patch.setenv(f"POSTGRES_{name}", "none")
+        parsed = dbtRunner().invoke(
+            ["parse", "--no-partial-parse", "--warn-error-options", '{"error": ["Deprecations"]}', *common(folder)]
+        )
+    assert parsed.success, parsed.exception
+    return folder
+
+
+def common(target: Path, project: Path = PROJECT) -> list[str]:
+    return [
+        "--project-dir", str(project), "--profiles-dir", str(PROJECT / "dbt_project"),
+        "--target-path", str(target), "--log-path", str(target), "--log-level", "none", "--no-use-colors",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(target: Path) -> dict[str, dict[str, Any]]:
+    manifest = json.loads((target / "manifest.json").read_text())
+    return {key: node for key, node in manifest["nodes"].items() if node["resource_type"] == "model"}
+
+
+def test_a_child_refreshes_at_least_what_its_parents_did(models: Mapping[str, Mapping[str, Any]]) -> None:
+    def widening(key: str) -> tuple[int, int]:
+        """Return days before and after, of a view that of what stands below it."""
+        config = models[key]["config"]
+        if config["materialized"] in WINDOWED:
+            return config.get("window_before_days", 0), config.get("window_after_days", 0)
+        parents = [widening(parent) for parent in models[key]["depends_on"]["nodes"] if parent in models]
+        return max((before for before, _ in parents), default=0), max((after for _, after in parents), default=0)
+
+    too_narrow = [
+        f"{node['name']} {widening(key)} reads {models[parent]['name']} {widening(parent)}"
+        for key, node in models.items()
+        if node["config"]["materialized"] in WINDOWED
+        for parent in node["depends_on"]["nodes"]
+        if parent in models
+        and any(own < needed for own, needed in zip(widening(key), widening(parent), strict=True))
+    ]
+    assert too_narrow == []
+
+
+def test_credits_are_refreshed_as_far_as_an_exposure_reaches(models: Mapping[str, Mapping[str, Any]]) -> None:
+    import yaml
+
+    variables = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
+    config = models["model.earmark.fct_attribution_credits"]["config"]
+    assert config["window_after_days"] >= variables["attribution_max_lookback_days"]
+
+
+def test_marts_are_public_contracts_and_all_else_is_protected(models: Mapping[str, Mapping[str, Any]]) -> None:
+    for node in models.values():
+        is_mart = node["schema"] == "marts"
+        assert node["access"] == ("public" if is_mart else "protected"), node["name"]
+        assert node["contract"]["enforced"] == is_mart, node["name"]
+        assert (node["group"] is not None) == is_mart, node["name"]
+        assert node["schema"] in ("staging", "intermediate", "rollups", "marts"), node["name"]
+
+
+def test_every_model_says_its_grain_and_every_column_of_a_mart_what_it_is(
+    models: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for node in models.values():
+        assert node["description"].startswith("One row "), node["name"]
+        if node["schema"] == "marts":
+            assert [name for name, column in node["columns"].items() if not column["description"]] == []
+
+
+@pytest.fixture
+def dbt(target: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dbtRunnerResult]:
+    parts = conninfo_to_dict(database)
+    for name, key in (
+        ("HOST", "host"),
+        ("PORT", "port"),
+        ("USER", "user"),
+        ("PASSWORD", "password"),
+        ("DATABASE", "dbname"),
+    ):
+        monkeypatch.setenv(f"POSTGRES_{name}", str(parts.get(key) or ("5432" if key == "port" else "")))
+
+    def run(*arguments: str, project: Path = PROJECT, **variables: Any) -> dbtRunnerResult:
+        folder = target if project == PROJECT else project / "target"
+        return dbtRunner().invoke([*arguments, *common(folder, project), "--vars", json.dumps(variables)])
+
+    return run
+
+
+def rendered(result: dbtRunnerResult) -> str:
+    assert result.success, result.exception or result.result
+    return str(result.result.results[0].node.compiled_code).strip()
+
+
+def test_windows_are_whole_utc_days_sorted_and_merged(dbt: Callable[..., dbtRunnerResult]) -> None:
+    cases = {
+        "one day": [["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]],
+        "an hour of it": [["2026-01-01T05:00:00Z", "2026-01-01T06:00:00Z"]],
+        "over midnight": [["2026-01-01T23:59:59.5Z", "2026-01-02T00:00:00.000001Z"]],
+        "another offset": [["2026-01-01T00:00:00+02:00", "2026-01-01T02:00:00+02:00"]],
+        "touching, in disorder": [
+            ["2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"],
+            ["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"],
+        ],
+        "one in another": [
+            ["2026-01-01T00:00:00Z", "2026-01-09T00:00:00Z"],
+            ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"],
+        ],
+        "apart": [
+            ["2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z"],
+            ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"],
+        ],
+    }
+    text = "\n".join(
+        f"{{{{ window_predicate('d', parse_windows({given}), 'date') }}}}" for given in cases.values()
+    )
+    text += """
+        {{ window_predicate('a.t', widen_windows(parse_windows(
+            [['2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z'], ['2026-01-05T00:00:00Z', '2026-01-06T00:00:00Z']]
+        ), 1, 2)) }}
+        {{ in_window('t') }}
+        {{ in_window('t', before_days=1, after_days=1) }}
+    """
+    lines = rendered(dbt("compile", "--inline", text, windows=cases["one day"])).splitlines()
+
+    def days(first: str, after: str) -> str:
+        return f"d >= date '2026-01-{first}' and d < date '2026-01-{after}'"
+
+    def times(first: str, after: str) -> str:
+        return f"t >= timestamptz '{first} 00:00:00+00' and t < timestamptz '{after} 00:00:00+00'"
+
+    assert [line.strip() for line in lines] == [
+        f"({days('01', '02')})",
+        f"({days('01', '02')})",
+        f"({days('01', '03')})",
+        "(d >= date '2025-12-31' and d < date '2026-01-01')",
+        f"({days('01', '04')})",
+        f"({days('01', '09')})",
+        f"(({days('01', '02')}) or ({days('05', '06')}))",
+        f"({times('2025-12-31', '2026-01-08')})".replace("t >=", "a.t >=").replace("t <", "a.t <"),
+        f"({times('2026-01-01', '2026-01-02')})",
+        f"({times('2025-12-31', '2026-01-03')})",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("windows", "said"),
+    [
+        ([], "The variable windows is empty"),
+        ("2026-01-01", "The variable windows is a list of [start, end]"),
+        ([["2026-01-01T00:00:00Z"]], "A window is [start, end]"),
+        (["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"], "A window is [start, end]"),
+        ([["2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"]], "A window must end after it starts"),
+        ([["2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]], "A window must end after it starts"),
+        ([["2026-01-01T00:00:00", "2026-01-02T00:00:00"]], "needs an offset"),
+        ([["2026-01-01", "2026-01-02"]], "Not a time of a window: 2026-01-01"),
+        ([["yesterday", "today"]], "Not a time of a window: yesterday"),
+    ],
+)
+def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows: Any, said: str) -> None:
+    result = dbt("compile", "--inline", "{{ in_window('t') }}", windows=windows)
+    assert not result.success
+    assert said in str(result.exception or result.result.results[0].message)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("", "Model broken: a hypertable needs a time_column. Add time_column="),
+        ("time_column='d', chunk_interval='a week'", "Model broken: chunk_interval is whole days"),
+        ("time_column='d', window_after_days=-1", "Model broken: window_after_days is a whole number of days"),
+        ("time_column='d', window_befor_days=1", "Model broken: there is no config 'window_befor_days'"),
+        (
+            "time_column='d', on_schema_change='sync_all_columns'",
+            "Model broken: on_schema_change can only be 'fail'",
+        ),
+        ("time_column='d', indexes=[{'columns': ['a'], 'unique': true}]", "must hold the time column d"),
+    ],
+)
+def test_a_wrong_config_is_refused_when_the_model_compiles(
+    tmp_path: Path, dbt: Callable[..., dbtRunnerResult], config: str, said: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "broken.sql").write_text(
+        "{{ config(materialized='hypertable', "
+        + config
+        + ") }}\nselect 1 as a, date '2026-01-01' as d where {{ in_window('d', column_type='date') }}"
+    )
+    (tmp_path / "dbt_project.yml").write_text(
+        f"name: broken\nprofile: earmark\nmacro-paths: ['{PROJECT}/dbt_project/macros']\n"
+    )
+    result = dbt("compile", project=tmp_path)
+    assert not result.success
+    assert said in str(result.exception or result.result.results[0].message)
+
+
+def test_urls_are_compared_as_people_mean_them(dbt: Callable[..., dbtRunnerResult], database: str) -> None:
+    query = rendered(dbt("compile", "--inline", "select {{ plain_url('%(url)s') }}, {{ is_media('%(path)s') }}"))
+    with psycopg.connect(database) as connection:
+        for url, path, plain, media in (
+            ("HTTPS://www.Example.com/Pod/?a=1", "h/a.mp3", "example.com/pod", True),
+            ("example.com/pod", "/A.M4A", "example.com/pod", True),
+            (" http://example.com/pod#top ", "h/a.mp3/", "example.com/pod", False),
+            ("www.example.com", "h/feed.xml", "example.com", False),
+            ("example.com//", "h/mp3", "example.com", False),
+        ):
+            row = connection.execute(query, {"url": url, "path": path}).fetchone()
+            assert row == (plain, media), url

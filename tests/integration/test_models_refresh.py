@@ -1,0 +1,453 @@
+"""The models refreshed by window: always the same tables as a rebuild from nothing.
+
+What is counted and credited has its unit tests beside the models; here stands how tables are replaced.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from dbt.cli.main import dbtRunner, dbtRunnerResult
+from psycopg.conninfo import conninfo_to_dict
+
+from orchestration.lib.warehouse.database import Database
+
+PROJECT = Path(__file__).parents[2]
+WINDOWED = (
+    "config.materialized:hypertable config.materialized:continuous_aggregate config.materialized:incremental"
+)
+TABLES = {
+    "intermediate.int_user_agents__classified": None,
+    "intermediate.int_requests__outcomes": "occurred_at",
+    "marts.fct_downloads": "occurred_at",
+    "marts.fct_ad_impressions": "occurred_at",
+    "marts.fct_conversions": "occurred_at",
+    "marts.fct_attribution_credits": "occurred_at",
+    "marts.rpt_campaign_daily": "day",
+    "rollups.cagg_downloads_hourly": "bucket",
+    "rollups.cagg_downloads_daily": "bucket",
+    "rollups.cagg_request_outcomes_daily": "bucket",
+}
+APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"
+
+
+class Dbt:
+    """dbt in this process, with its project parsed once for all databases."""
+
+    def __init__(self, target: Path) -> None:
+        self._arguments = [
+            "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT / "dbt_project"),
+            "--target-path", str(target), "--log-path", str(target), "--log-level", "none", "--no-use-colors",
+        ]  # fmt: skip
+        parsed = dbtRunner().invoke(["parse", "--no-partial-parse", *self._arguments])
+        assert parsed.success, parsed.exception
+        self.manifest = parsed.result
+
+    def use(self, database: str) -> None:
+        """Point the parsed project at another database: its name is part of every relation."""
+        for node in [*self.manifest.nodes.values(), *self.manifest.sources.values()]:
+            node.database = database
+            if getattr(node, "relation_name", None):
+                node.relation_name = f'"{database}".' + node.relation_name.split(".", 1)[1]
+
+    def __call__(self, *arguments: str, **variables: Any) -> dbtRunnerResult:
+        """Run a command and return its result, failed or not."""
+        given = ["--vars", json.dumps(variables)] if variables else []
+        return dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments, *given])
+
+    def build(self, *arguments: str, data_tests: bool = False, **variables: Any) -> None:
+        """Build everything, or with windows the windowed models only."""
+        selected = ["--select", *WINDOWED.split()] if variables.get("windows") and not arguments else []
+        without = ["unit_test"] if data_tests else ["unit_test", "test"]
+        result = self("build", "--exclude-resource-types", *without, *selected, *arguments, **variables)
+        assert result.success, messages(result)
+
+
+def messages(result: dbtRunnerResult) -> str:
+    """Return what failed and why."""
+    if result.exception is not None:
+        return str(result.exception)
+    return "\n".join(str(item.message) for item in result.result if item.status not in ("success", "pass"))
+
+
+@pytest.fixture(scope="module")
+def parsed(server: Database, tmp_path_factory: pytest.TempPathFactory) -> Dbt:
+    with pytest.MonkeyPatch.context() as patch:
+        connect_to(server.url(), patch)
+        return Dbt(tmp_path_factory.mktemp("target"))
+
+
+@pytest.fixture
+def dbt(parsed: Dbt, database: str, monkeypatch: pytest.MonkeyPatch) -> Dbt:
+    connect_to(database, monkeypatch)
+    parsed.use(str(conninfo_to_dict(database)["dbname"]))
+    return parsed
+
+
+def connect_to(database: str, patch: pytest.MonkeyPatch) -> None:
+    """Set the environment that dbt_project/profiles.yml reads."""
+    parts = conninfo_to_dict(database)
+    for name, key, default in (
+        ("HOST", "host", "localhost"),
+        ("PORT", "port", "5432"),
+        ("USER", "user", "postgres"),
+        ("PASSWORD", "password", ""),
+        ("DATABASE", "dbname", "postgres"),
+    ):
+        patch.setenv(f"POSTGRES_{name}", str(parts.get(key) or default))
+
+
+@pytest.fixture
+def warehouse(database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database, autocommit=True) as opened:
+        opened.execute("set time zone 'UTC'")
+        add_reference(opened)
+        yield opened
+
+
+def at(day: int, hour: int = 12, minute: int = 0) -> datetime:
+    return datetime(2026, 1, day, hour, minute, tzinfo=UTC)
+
+
+def key(text: str) -> bytes:
+    return text.encode().ljust(16, b"\0")
+
+
+def add_reference(warehouse: psycopg.Connection) -> None:
+    for tenant in ("acme", "beta"):
+        warehouse.execute("insert into tenancy.tenants values (%s, %s)", (tenant, tenant.title()))
+        warehouse.execute(
+            """
+            insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values (%(t)s, 'p', 'Show', 1);
+            """,
+            {"t": tenant},
+        )
+        for episode in ("e1", "e2"):
+            warehouse.execute(
+                "insert into raw.episodes (tenant_id, episode_id, podcast_id, enclosure_key, load_id)"
+                " values (%s, %s, 'p', %s, 1)",
+                (tenant, episode, f"cdn.example.com/{episode}.mp3"),
+            )
+            warehouse.execute(
+                "insert into raw.ad_units"
+                " (tenant_id, ad_unit_id, campaign_id, episode_id, position, delivery, load_id)"
+                " values (%s, %s, %s, %s, 'pre', 'baked_in', 1)",
+                (tenant, f"a-{episode}", f"c-{episode}", episode),
+            )
+            warehouse.execute(
+                "insert into raw.campaigns (tenant_id, campaign_id, sponsor_id, name, starts_at, ends_at, load_id)"
+                " values (%s, %s, 's', 'Campaign', '2026-01-01Z', '2026-02-01Z', 1)",
+                (tenant, f"c-{episode}"),
+            )
+        warehouse.execute(
+            "insert into raw.sponsors (tenant_id, sponsor_id, name, load_id) values (%s, 's', 'S', 1)", (tenant,)
+        )
+        warehouse.execute(
+            "insert into raw.insertion_orders (tenant_id, insertion_order_id, campaign_id, promo_code, load_id)"
+            " values (%s, 'io', 'c-e1', 'SAVE', 1)",
+            (tenant,),
+        )
+        warehouse.execute(
+            "insert into raw.spend (tenant_id, campaign_id, spend_date, amount, load_id)"
+            " values (%s, 'c-e1', '2026-01-03', 10, 1)",
+            (tenant,),
+        )
+
+
+def add_request(
+    warehouse: psycopg.Connection,
+    occurred_at: datetime,
+    *,
+    tenant: str = "acme",
+    episode: str = "e1",
+    household: str = "h1",
+    agent: str | None = APP,
+    status: int = 200,
+) -> None:
+    warehouse.execute("select timeseries.ensure_chunks('raw.listener_events', %s, %s)", (occurred_at, at(31, 23)))
+    warehouse.execute(
+        """
+        insert into raw.listener_events (tenant_id, event_id, occurred_at, event_type, source, enclosure_key,
+            method, status, household_key, listener_key, user_agent, load_id)
+        values (%s, %s, %s, 'request', 'test', %s, 'GET', %s, %s, %s, %s, 1)
+        """,
+        (
+            tenant, uuid.uuid4(), occurred_at, f"cdn.example.com/{episode}.mp3", status,
+            key(household), key(household + str(agent)), agent,
+        ),
+    )  # fmt: skip
+
+
+def add_response(
+    warehouse: psycopg.Connection,
+    occurred_at: datetime,
+    *,
+    tenant: str = "acme",
+    household: str = "h1",
+    signal: str = "pixel",
+    order: str | None = None,
+    value: int | None = 20,
+    code: str | None = None,
+) -> None:
+    warehouse.execute(
+        "select timeseries.ensure_chunks('raw.attribution_events', %s, %s)", (occurred_at, at(31, 23))
+    )
+    warehouse.execute(
+        """
+        insert into raw.attribution_events (tenant_id, event_id, occurred_at, action, type, source, sponsor_id,
+            household_key, order_number, value, currency, discount_code, load_id)
+        values (%s, %s, %s, 'purchase', %s, 'test', 's', %s, %s, %s, 'USD', %s, 1)
+        """,
+        (tenant, uuid.uuid4(), occurred_at, signal, key(household), order, value, code),
+    )
+
+
+def add_history(warehouse: psycopg.Connection) -> None:
+    for day in range(1, 13):
+        for tenant in ("acme", "beta"):
+            for household in ("h1", "h2", f"h{day}"):
+                add_request(warehouse, at(day, 8, day), tenant=tenant, household=household)
+                add_request(warehouse, at(day, 9, day), tenant=tenant, household=household, episode="e2")
+            add_request(warehouse, at(day, 10), tenant=tenant, agent="Googlebot/2.1")
+            add_request(warehouse, at(day, 11), tenant=tenant, status=404)
+            add_response(warehouse, at(day, 20), tenant=tenant, household=f"h{day - 1}")
+            add_response(warehouse, at(day, 21), tenant=tenant, order=f"o{day // 2}", value=day)
+            add_response(warehouse, at(day, 22), tenant=tenant, household="nobody")
+
+
+def window(first: int, last: int) -> list[str]:
+    """Return the window of whole days of January 2026, both included."""
+    return [f"2026-01-{first:02}T00:00:00Z", f"2026-01-{last + 1:02}T00:00:00Z"]
+
+
+def contents(warehouse: psycopg.Connection) -> dict[str, list[str]]:
+    """Return all rows of every windowed table as text."""
+    return {
+        table: [row[0] for row in warehouse.execute(f"select t::text from {table} as t order by t::text")]
+        for table in TABLES
+    }
+
+
+def versions(warehouse: psycopg.Connection, table: str, days: Sequence[int]) -> set[tuple[str, str, str]]:
+    """Return the row versions of those days: they change when a row is replaced."""
+    column = TABLES[table]
+    rows = warehouse.execute(
+        f"select tableoid::text, ctid::text, xmin::text from {table} where {column}::date = any(%s)",
+        ([date(2026, 1, day) for day in days],),
+    )
+    return set(rows.fetchall())
+
+
+def test_a_refresh_of_the_changed_days_equals_a_rebuild(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build(data_tests=True)
+    before = contents(warehouse)
+    assert all(before.values())
+
+    # Late: an exposure that re-credits a conversion six days on, an earlier request that turns another into a
+    # duplicate, an agent never seen, a stronger signal for an order. Gone: a day, and one request.
+    add_request(warehouse, at(2, 7), household="nobody")
+    add_request(warehouse, at(3, 1), household="h1")
+    add_request(warehouse, at(3, 2), household="h9", agent="NeverSeen/1.0")
+    add_response(warehouse, at(8, 23), order="o2", signal="promo_code", value=None, code="save")
+    warehouse.execute("delete from raw.listener_events where occurred_at::date = '2026-01-06'")
+    warehouse.execute("delete from raw.attribution_events where occurred_at::date = '2026-01-06'")
+    warehouse.execute(
+        "delete from raw.listener_events where occurred_at = %s and tenant_id = 'beta'", (at(10, 8, 10),)
+    )
+
+    # Of the orders that were touched (o2 and o3) the loader marks the days of every row.
+    changed = [window(2, 8), window(10, 10)]
+    dbt.build(windows=changed, data_tests=True)
+    refreshed = contents(warehouse)
+    assert {table for table in TABLES if refreshed[table] == before[table]} == set()
+
+    dbt.build("--full-refresh")
+    assert contents(warehouse) == refreshed
+
+
+def test_a_first_build_by_window_builds_the_whole(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build("--select", "+rpt_campaigns", "+rpt_episode_daily", "+rollups", windows=[window(2, 2)])
+    first = contents(warehouse)
+    dbt.build()
+    assert contents(warehouse) == first
+
+
+def test_disjoint_windows_replace_exactly_their_days(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    by_day = [
+        table
+        for table, column in TABLES.items()
+        if column and table not in ("marts.fct_attribution_credits", "marts.rpt_campaign_daily")
+    ]
+    inside, outside = [3, 4, 9], [1, 2, 5, 6, 7, 8, 10, 11, 12]
+    kept = {table: versions(warehouse, table, outside) for table in by_day}
+    replaced = {table: versions(warehouse, table, inside) for table in by_day}
+    credited_before = versions(warehouse, "marts.fct_attribution_credits", [1, 2])
+
+    # A window that is no whole day is widened to whole UTC days.
+    dbt.build(windows=[["2026-01-09T10:00:00+02:00", "2026-01-09T11:00:00Z"], window(3, 3), window(4, 4)])
+
+    for table in by_day:
+        assert versions(warehouse, table, outside) == kept[table], table
+        assert versions(warehouse, table, inside).isdisjoint(replaced[table]), table
+        assert versions(warehouse, table, inside), table
+    assert versions(warehouse, "marts.fct_attribution_credits", [1, 2]) == credited_before
+
+
+def test_event_time_flags_are_one_window(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    table = "marts.fct_downloads"
+    kept, replaced = versions(warehouse, table, [4, 6]), versions(warehouse, table, [5])
+    dbt.build("--select", "fct_downloads", "--event-time-start", "2026-01-05", "--event-time-end", "2026-01-06")
+    assert versions(warehouse, table, [4, 6]) == kept
+    assert versions(warehouse, table, [5]).isdisjoint(replaced)
+
+
+def test_a_model_named_in_rebuild_is_built_whole_beside_windows(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    downloads = versions(warehouse, "marts.fct_downloads", [1])
+    rollup = versions(warehouse, "rollups.cagg_downloads_daily", [1])
+    warehouse.execute("update intermediate.int_user_agents__classified set agent_name = 'stale'")
+    dbt.build(windows=[window(5, 5)], rebuild=["cagg_downloads_daily", "int_user_agents__classified"])
+    assert versions(warehouse, "marts.fct_downloads", [1]) == downloads
+    assert versions(warehouse, "rollups.cagg_downloads_daily", [1]).isdisjoint(rollup)
+    assert warehouse.execute(
+        "select count(*) from intermediate.int_user_agents__classified where agent_name = 'stale'"
+    ).fetchone() == (0,)
+    dbt.build("--select", "cagg_downloads_daily", windows=[], rebuild=["cagg_downloads_daily"])
+
+
+def test_a_rebuild_keeps_the_views_that_stand_on_a_table(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    warehouse.execute(f"create role {role}")
+    try:
+        warehouse.execute(
+            f"""
+            create schema safe;
+            create view safe.downloads with (security_barrier = true) as
+            select * from marts.fct_downloads where tenant_id = 'acme';
+            create view safe.totals as select count(*) as downloads from safe.downloads;
+            comment on view safe.downloads is 'Of one tenant.';
+            comment on column safe.downloads.source is 'Where from.';
+            grant select on safe.downloads to {role} with grant option;
+            grant select on marts.rpt_campaigns to public;
+            """
+        )
+        described = """
+            select c.reloptions, c.relacl::text, obj_description(c.oid), col_description(c.oid, 4),
+                pg_get_viewdef(c.oid)
+            from pg_class as c where c.oid = any(array['safe.downloads', 'marts.rpt_campaigns']::regclass[])
+            order by c.relname
+        """
+        before = warehouse.execute(described).fetchall()
+        dbt.build("--select", WINDOWED.split()[0], "--full-refresh")
+        assert warehouse.execute(described).fetchall() == before
+        assert warehouse.execute("select downloads > 0 from safe.totals").fetchone() == (True,)
+    finally:
+        warehouse.execute(f"drop owned by {role}")
+        warehouse.execute(f"drop role {role}")
+
+
+def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    warehouse.execute(
+        "update intermediate.int_requests__outcomes set outcome = 'nonsense'"
+        " where occurred_at::date = '2026-01-03'"
+    )
+    warehouse.execute("delete from marts.fct_attribution_credits where occurred_at::date = '2026-01-03'")
+    assert not dbt("test", "--select", "int_requests__outcomes").success
+    assert not dbt("test", "--select", "int_requests__outcomes", windows=[window(3, 3)]).success
+    assert not dbt("test", "--select", "credits_conserve_conversions", windows=[window(2, 2)]).success
+    later = dbt(
+        "test", "--select", "int_requests__outcomes", "credits_conserve_conversions", windows=[window(4, 5)]
+    )
+    assert later.success, messages(later)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "alter table marts.fct_downloads add column more text",
+            "Gone: more text. Run it once with --full-refresh",
+        ),
+        (
+            "alter table marts.fct_downloads drop column source",
+            "New: source text. Run it once with --full-refresh",
+        ),
+        (
+            "update timeseries.hypertables set chunk_interval = '3 days' where table_name = 'fct_downloads'",
+            "its chunk_interval has changed to 7 days. Run it once with --full-refresh",
+        ),
+        (
+            (
+                "drop table marts.fct_downloads cascade;"
+                " delete from timeseries.hypertables where table_name = 'fct_downloads';"
+                " create table marts.fct_downloads (occurred_at timestamptz)"
+            ),
+            "is no hypertable, so no window of it can be replaced. Run it once with --full-refresh",
+        ),
+    ],
+)
+def test_a_window_needs_the_table_that_the_model_describes(
+    dbt: Dbt, warehouse: psycopg.Connection, change: str, said: str
+) -> None:
+    add_request(warehouse, at(1))
+    dbt.build()
+    warehouse.execute(change)
+    result = dbt("run", "--select", "fct_downloads", windows=[window(1, 1)])
+    assert not result.success
+    assert "Model fct_downloads: " in messages(result)
+    assert said in messages(result)
+    dbt.build("--select", "fct_downloads", "--full-refresh")
+    dbt.build("--select", "fct_downloads", windows=[window(1, 1)])
+    assert contents_count(warehouse, "marts.fct_downloads") == 1
+
+
+def contents_count(warehouse: psycopg.Connection, table: str) -> int:
+    return warehouse.execute(f"select count(*) from {table}").fetchone()[0]
+
+
+def test_every_rule_has_its_unit_test_pass(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    dbt.build("--empty")
+    result = dbt("test", "--select", "test_type:unit")
+    assert result.success, messages(result)
+    # Windows are nothing to a unit test: its rows are all there is.
+    result = dbt("test", "--select", "test_type:unit", windows=[window(30, 30)])
+    assert result.success, messages(result)
+
+
+def test_a_url_of_any_length_is_no_obstacle(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    noise = "".join(uuid.uuid4().hex for _ in range(300))
+    add_request(warehouse, at(1), episode=f"{noise}1")
+    add_request(warehouse, at(1), episode=f"{noise}2")
+    dbt.build()
+    rows = warehouse.execute("select episode_key from marts.fct_downloads").fetchall()
+    assert len(set(rows)) == 2
+    assert all(len(episode_key) < 600 for (episode_key,) in rows)
+
+
+def test_a_refresh_reads_only_the_chunks_of_its_window(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+    add_history(warehouse)
+    dbt.build()
+    result = dbt("compile", "--select", "int_requests__outcomes", windows=[window(3, 3), window(9, 9)])
+    plan = "\n".join(row[0] for row in warehouse.execute("explain " + result.result.results[0].node.compiled_code))
+    read = {
+        line.split("raw__listener_events__")[1][:8]
+        for line in plan.splitlines()
+        if "Scan" in line and "raw__listener_events__" in line
+    }
+    assert read == {"20260103", "20260109"}
