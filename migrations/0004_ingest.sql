@@ -56,13 +56,13 @@ create table if not exists ingest.changed_days (
     day date not null,
     change bigint not null default nextval('ingest.change_number'),
     changed_at timestamptz not null default now(),
+    taken_change bigint not null default 0,
     built_change bigint not null default 0,
-    built_at timestamptz,
     primary key (tenant_id, dataset, day)
 );
 create index if not exists changed_days_pending on ingest.changed_days (day) where change > built_change;
 comment on table ingest.changed_days is
-'One row a tenant, dataset and UTC day that holds rows. A load raises change; a refresh raises built_change to the change it saw.';
+'One row a tenant, dataset and UTC day that holds rows. A load raises change, a refresh takes it and, when done, has built it.';
 
 -- Say that days of a dataset have changed. Rows are taken in key order, so that two loads never deadlock.
 create or replace function ingest.mark_changed(tenant text, of_dataset text, days date[])

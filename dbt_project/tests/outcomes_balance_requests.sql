@@ -1,4 +1,5 @@
 -- Every request ends in exactly one outcome: per tenant, UTC day and source there are as many outcomes as requests.
+-- A day that is loaded while it is refreshed is left to the refresh that its load asks for.
 with requests as (
     select
         tenant_id,
@@ -19,14 +20,29 @@ outcomes as (
     from {{ ref('int_requests__outcomes') }}
     where {{ in_window('occurred_at') }}
     group by tenant_id, source, (occurred_at at time zone 'UTC')::date
+),
+
+unbalanced as (
+    select
+        tenant_id,
+        source,
+        day,
+        requests.rows_in,
+        outcomes.rows_out
+    from requests
+    full join outcomes using (tenant_id, source, day)
+    where requests.rows_in is distinct from outcomes.rows_out
 )
 
-select
-    tenant_id,
-    source,
-    day,
-    requests.rows_in,
-    outcomes.rows_out
-from requests
-full join outcomes using (tenant_id, source, day)
-where requests.rows_in is distinct from outcomes.rows_out
+select *
+from unbalanced
+{% if var('changes_are_taken', false) %}
+    where not exists (
+        select 1
+        from {{ source('ingest', 'changed_days') }} as changed_days
+        where
+            changed_days.tenant_id = unbalanced.tenant_id
+            and changed_days.day = unbalanced.day
+            and changed_days.change > greatest(changed_days.taken_change, changed_days.built_change)
+    )
+{% endif %}

@@ -12,7 +12,7 @@ from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.translator import Translator
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset
 from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.summary import LoadSummary
+from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.lib.warehouse.windows import Window
@@ -54,7 +54,6 @@ def _raw_spec(dataset: Dataset) -> dg.AssetSpec:
         group_name="raw",
         kinds={"postgres", "polars"},
         owners=[OWNER],
-        skippable=True,
         description=f"Rows of `raw.{dataset.table}`, keyed by {', '.join(('tenant_id', *dataset.key))}. "
         f"A row whose key is there already: the {dataset.keeps} one stays.",
         metadata={
@@ -80,7 +79,9 @@ def raw_tables(
     context.log.info(str(summary))
     for refused in summary.refused:
         context.log.warning(f"refused {refused}")
-    for dataset, counts in sorted(summary.datasets.items()):
+    # A dataset without new files is told as well: what stands on a skipped asset would be skipped.
+    for dataset in DATASETS:
+        counts = summary.datasets.get(dataset, DatasetSummary())
         yield dg.MaterializeResult(
             asset_key=raw_key(dataset),
             metadata={
@@ -91,7 +92,7 @@ def raw_tables(
                 "rows_rejected": counts.rejected,
                 "first_event_at": str(counts.first_event_at or "-"),
                 "watermark": str(counts.last_event_at or "-"),
-                "load_ids": ", ".join(str(load_id) for load_id in counts.load_ids),
+                "load_ids": ", ".join(str(load_id) for load_id in counts.load_ids) or "-",
             },
         )
 

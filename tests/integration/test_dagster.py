@@ -19,6 +19,9 @@ from orchestration.defs.sensors import (
     landing_sensor,
     next_request,
 )
+from orchestration.lib.ingestion.datasets import DATASETS
+from orchestration.lib.ingestion.landing import load_landing
+from orchestration.lib.ingestion.privacy import HashKey
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
@@ -84,40 +87,48 @@ def test_a_dropped_file_reaches_the_marts(
 ) -> None:
     asked = _tick(landing_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
-    result = _run(location, instance, "load", asked.run_requests[0])
+    result = _run(location, instance, "load_and_refresh", asked.run_requests[0])
     assert result.success
     materialized = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
-    assert materialized == {"raw/podcasts", "raw/episodes", "raw/listener_events"}
-    assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
-
-    asked = _tick(freshness_sensor, location, instance)
-    assert isinstance(asked, dg.SensorResult)
-    request = asked.run_requests[0]
-    assert request.run_config["ops"]["dbt_models"]["config"]["windows"] == [
-        {"start": "2026-01-06T00:00:00Z", "end": "2026-01-07T00:00:00Z"}
-    ]
-    result = _run(location, instance, "refresh", request)
-    assert result.success
+    assert {key.removeprefix("raw/") for key in materialized if key.startswith("raw/")} == set(DATASETS)
+    assert "marts/rpt_episode_daily" in materialized
     assert _downloads(database) == [("2026-01-06", 3)]
     checks = result.get_asset_check_evaluations()
     assert len(checks) > 20
     assert all(check.passed for check in checks)
+    assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
     assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
 
-    # A late file for another day refreshes that day and leaves the first alone.
+    # A file for another day refreshes that day and leaves what is not cut by time alone.
     _drop(landing, "b.log", datetime(2026, 1, 9, 8, tzinfo=UTC), listeners=2)
     asked = _tick(landing_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
-    assert _run(location, instance, "load", asked.run_requests[0]).success
-    asked = _tick(freshness_sensor, location, instance)
-    assert isinstance(asked, dg.SensorResult)
-    assert asked.run_requests[0].tags["earmark/windows"] == "2026-01-09"
-    result = _run(location, instance, "refresh", asked.run_requests[0])
-    assert result.success
+    result = _run(location, instance, "load_and_refresh", asked.run_requests[0])
     built = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert "marts/fct_downloads" in built
     assert not any(key.startswith("staging/") for key in built)
     assert _downloads(database) == [("2026-01-06", 3), ("2026-01-09", 2)]
+
+
+def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    for name, day in (("a.log", 6), ("c.log", 20)):
+        _drop(landing, name, datetime(2026, 1, day, 8, tzinfo=UTC), listeners=day)
+    with psycopg.connect(database) as connection:
+        load_landing(connection, str(landing), key=HashKey("k1", b"0123456789abcdef"))
+
+    asked = _tick(freshness_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    request = asked.run_requests[0]
+    assert request.tags["earmark/windows"] == "2026-01-06, 2026-01-20"
+    assert request.run_config["ops"]["dbt_models"]["config"]["windows"] == [
+        {"start": "2026-01-06T00:00:00Z", "end": "2026-01-07T00:00:00Z"},
+        {"start": "2026-01-20T00:00:00Z", "end": "2026-01-21T00:00:00Z"},
+    ]
+    assert _run(location, instance, "refresh", request).success
+    assert _downloads(database) == [("2026-01-06", 6), ("2026-01-20", 20)]
+    assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
 
 
 def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
@@ -126,7 +137,7 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
     (landing / "acme" / "nginx" / "broken.log.gz").write_bytes(b"\x1f\x8b broken")
     asked = _tick(landing_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
-    assert _run(location, instance, "load", asked.run_requests[0]).success
+    assert _run(location, instance, "load_and_refresh", asked.run_requests[0]).success
     assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
     with psycopg.connect(database) as connection:
         refused = connection.execute("select uri from ingest.files where status = 'refused'").fetchall()

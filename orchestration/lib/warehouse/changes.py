@@ -1,7 +1,8 @@
 """Changed days: what loads changed and no refresh has seen yet; and which models are older than their SQL.
 
-A load raises the change number of each day that it touches; a refresh notes the numbers before it reads and
-settles exactly those when it is done. What is loaded meanwhile stays pending.
+A load raises the change number of each day that it touches. A refresh takes the numbers before it reads, and
+settles exactly those when it is done: what is loaded meanwhile stays pending, and the tests that compare with raw
+rows leave such a day to its own refresh.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from datetime import date
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from orchestration.lib.warehouse.windows import Window, merge_days
@@ -53,17 +55,26 @@ def pending_days(connection: psycopg.Connection, windows: Sequence[Window] = ())
     ]
 
 
+def take(connection: psycopg.Connection, days: Iterable[ChangedDay]) -> None:
+    """Note that a refresh is about to read these changes."""
+    _note(connection, "taken_change", days)
+
+
 def settle(connection: psycopg.Connection, days: Iterable[ChangedDay]) -> None:
     """Note that the models hold these changes. A day that was changed again meanwhile stays pending."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            """
-            update ingest.changed_days
-            set built_change = greatest(built_change, %s), built_at = now()
-            where tenant_id = %s and dataset = %s and day = %s
-            """,
-            [(item.change, item.tenant_id, item.dataset, item.day) for item in days],
-        )
+    _note(connection, "built_change", days)
+
+
+def _note(connection: psycopg.Connection, column: str, days: Iterable[ChangedDay]) -> None:
+    query = sql.SQL(
+        """
+        update ingest.changed_days
+        set {column} = greatest({column}, %s)
+        where tenant_id = %s and dataset = %s and day = %s
+        """
+    ).format(column=sql.Identifier(column))
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(query, [(item.change, item.tenant_id, item.dataset, item.day) for item in days])
 
 
 def windows_of(days: Iterable[ChangedDay]) -> list[Window]:

@@ -98,6 +98,7 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     variables = {
         "windows": [window.as_vars() for window in plan.windows],
         "rebuild": list(plan.stale),
+        "changes_are_taken": bool(plan.days),
     }
     return [
         "build",
@@ -145,6 +146,7 @@ class Refresh:
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
             if plan.is_empty:
                 return
+            changes.take(connection, plan.days)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
             yield from invocation.events()
