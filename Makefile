@@ -23,7 +23,7 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint models dbt_project/tests
-	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"]}'
+	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"], "silence": ["UnsupportedConstraintMaterialization"]}'
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -26,7 +27,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from orchestration.lib.warehouse import results
+from orchestration.lib.warehouse import dbt, results
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
 from orchestration.lib.warehouse.migrations import MigrationError, State, migrate, read_migrations, status
 from orchestration.lib.warehouse.windows import Window, WindowError
@@ -35,7 +36,7 @@ from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_s
 
 if TYPE_CHECKING:
     from orchestration.lib.ingestion.summary import LoadSummary
-    from orchestration.lib.warehouse.refresh import Plan
+    from orchestration.lib.warehouse.refresh import Refresh
 
 app = typer.Typer(
     name="earmark",
@@ -61,7 +62,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to 
 def main() -> None:
     """Run the command line; a user's mistake ends in one clear line, never in a traceback."""
     from orchestration.lib.ingestion.errors import LoadError
-    from orchestration.lib.warehouse.dbt import DbtError
 
     try:
         app()
@@ -71,7 +71,7 @@ def main() -> None:
         MigrationError,
         WindowError,
         LoadError,
-        DbtError,
+        dbt.DbtError,
     ) as error:
         fail(str(error))
     except psycopg.errors.UndefinedTable as error:
@@ -117,8 +117,10 @@ def run(json_: Json = False) -> None:
         _ensure_demo_data(Path(settings.landing_root), say)
     report = _load_landing(settings, database, quiet=json_)
     say("loaded", str(report))
-    plan = _refresh(settings, database, quiet=json_)
-    say("built", plan.summary())
+    refresh, events = _refresh(settings, database, quiet=json_)
+    say("built", refresh.plan.summary())
+    if report.files or events:
+        _tell_dagster(settings, database, report, refresh, events)
     with database.connect(read_only=True) as connection:
         campaigns = results.campaigns(connection)
         waterfall = results.waterfall(connection)
@@ -250,7 +252,8 @@ def build(
         raise typer.BadParameter("--event-time-start and --event-time-end go together")
     windows = [Window.parse(start, end)] if start is not None and end is not None else []
     settings = load_settings()
-    plan = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
+    refresh, _ = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
+    plan = refresh.plan
     if json_:
         _print_json({"windows": [window.as_vars() for window in plan.windows], "models": plan.models})
     else:
@@ -341,7 +344,7 @@ def dbt_(context: typer.Context) -> None:
     """Run any dbt command on this database: earmark dbt build --select marts."""
     settings = load_settings()
     needs_server = not {"parse", "list", "ls", "clean", "deps", "--help", "--version"} & set(context.args[:1])
-    environment = _database(settings).environment() if needs_server else {}
+    environment = _database(settings).environment() if needs_server else dbt.NO_DATABASE
     os.chdir(PROJECT_ROOT)
     _exec(["dbt", *context.args], {"DBT_PROFILES_DIR": str(PROJECT_ROOT / "dbt_project"), **environment})
 
@@ -470,21 +473,37 @@ def _refresh(
     full: bool = False,
     models: Sequence[str] = (),
     quiet: bool,
-) -> Plan:
+) -> tuple[Refresh, list[dbt.Event]]:
+    """Refresh the models; returns the refresh and the events that say what came of each model and test."""
     with err.status("reading the models"):
-        from orchestration.lib.warehouse import dbt
         from orchestration.lib.warehouse.refresh import Refresh
 
         refresh = Refresh(database, threads=settings.dbt_threads)
+    done = []
     with _progress(disable=quiet) as bar:
         task = bar.add_task("building", total=None)
         for event in refresh.run(windows, full=full, models=models):
             if dbt.is_result(event):
+                done.append(event)
                 data = event["data"]
                 name = data["node_info"]["node_name"]
                 total = data.get("total") or data.get("num_models")  # models and tests name it differently
                 bar.update(task, total=total, completed=data["index"], description=f"building {name[:50]}")
-    return refresh.plan
+    return refresh, done
+
+
+def _tell_dagster(
+    settings: Settings, database: Database, loads: LoadSummary, refresh: Refresh, events: Sequence[dbt.Event]
+) -> None:
+    with err.status("telling Dagster"):
+        logging.getLogger("dagster").setLevel(logging.ERROR)
+        os.environ.update(dagster_environment(settings, database))
+        from dagster import DagsterInstance
+
+        from orchestration.defs.report import report
+
+        with DagsterInstance.get() as instance:
+            report(instance, loads, refresh, events)
 
 
 def _progress(*, disable: bool = False) -> Progress:
@@ -627,7 +646,7 @@ def _show_next_steps(settings: Settings) -> None:
         "\n[bold]Where to look next[/bold]\n"
         "  make ui                     lineage, freshness and checks; the sensors load what lands\n"
         "  .venv/bin/earmark status    what was loaded, rejected and refused\n"
-        "  .venv/bin/earmark db psql   the marts in SQL: select * from marts.rpt_campaign_daily\n"
+        "  .venv/bin/earmark db psql   the marts in SQL: table marts.rpt_campaigns;\n"
         f"  {settings.landing_root}/<tenant>/<source>/   drop your own files here",
         highlight=False,
         soft_wrap=True,

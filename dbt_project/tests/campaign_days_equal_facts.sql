@@ -1,4 +1,5 @@
 -- The campaign report adds up to its facts: impressions in flight, and attributed conversions.
+{{ config(meta={'dagster': {'ref': {'name': 'rpt_campaign_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with reported as (
     select

@@ -1,5 +1,6 @@
 -- Under every model the credits of a conversion sum to 1 and its revenue to its value; no credit is without a
 -- conversion. Credits are refreshed for as long after a window as an exposure can reach.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_attribution_credits'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with conversions as (
     select

@@ -1,5 +1,6 @@
 -- Every request ends in exactly one outcome: per tenant, UTC day and source there are as many outcomes as requests.
 -- A day that is loaded while it is refreshed is left to the refresh that its load asks for.
+{{ config(meta={'dagster': {'ref': {'name': 'int_requests__outcomes'}}}) }}
 with requests as (
     select
         tenant_id,

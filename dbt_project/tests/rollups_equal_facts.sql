@@ -1,4 +1,5 @@
 -- The rollups say of every tenant and UTC day what the facts say.
+{{ config(meta={'dagster': {'ref': {'name': 'cagg_downloads_daily'}}}) }}
 with facts as (
     select
         tenant_id,

@@ -19,7 +19,7 @@ from orchestration.settings import PROJECT_ROOT
 
 PROFILES: Final = PROJECT_ROOT / "dbt_project"
 # A project can be parsed without a database; the profile then needs only something to read.
-_NO_DATABASE: Final = Database("localhost", 5432, "earmark", "earmark").environment()
+NO_DATABASE: Final = Database("localhost", 5432, "earmark", "earmark").environment()
 _RESULT_EVENTS: Final = frozenset({"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult"})
 
 Event = dict[str, Any]
@@ -134,7 +134,7 @@ def ensure_manifest() -> Path:
     parts = [PROJECT_ROOT / "dbt_project.yml", *PROFILES.rglob("*"), *(PROJECT_ROOT / "models").rglob("*")]
     parts += (PROJECT_ROOT / "seeds").rglob("*")
     if not path.exists() or path.stat().st_mtime < max(part.stat().st_mtime for part in parts):
-        manifest = as_dict(parse(_NO_DATABASE))
+        manifest = as_dict(parse(NO_DATABASE))
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(manifest, default=str), encoding="utf-8")
         draft.replace(path)

@@ -1,0 +1,24 @@
+"""Telling Dagster what was done without it, so that its UI shows what ``earmark run`` has loaded and built."""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from orchestration.defs.assets import load_metadata, raw_key, to_dagster
+from orchestration.lib.ingestion.summary import LoadSummary
+from orchestration.lib.warehouse import dbt
+from orchestration.lib.warehouse.refresh import Refresh
+
+
+def report(
+    instance: dg.DagsterInstance, loads: LoadSummary, refresh: Refresh, events: Iterable[dbt.Event]
+) -> None:
+    """Report the loads and dbt's results as events of no run."""
+    for dataset, counts in loads.datasets.items():
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(raw_key(dataset), metadata=load_metadata(counts))
+        )
+    for event in events:
+        for told in to_dagster(event, refresh):
+            if isinstance(told, dg.AssetMaterialization | dg.AssetCheckEvaluation):
+                instance.report_runless_asset_event(told)
