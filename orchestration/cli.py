@@ -224,6 +224,7 @@ def load(
         _print_json(report.as_dict())
     else:
         out.print(_load_table(report))
+        out.print(str(report))
         for refused in report.refused:
             err.print(f"[bold red]refused[/bold red] {escape(refused)}", highlight=False, soft_wrap=True)
     if report.refused:
@@ -593,7 +594,6 @@ def _load_table(report: LoadSummary) -> Table:
     for dataset, counts in sorted(report.datasets.items()):
         numbers = (counts.read, counts.loaded, counts.duplicate, counts.rejected)
         table.add_row(dataset, _number(counts.files), *(_number(number) for number in numbers))
-    table.caption = str(report)
     return table
 
 

@@ -1,6 +1,7 @@
 """Assets: the landing folder, the raw tables that loading fills, and dbt's models. One graph, files to marts."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import dagster as dg
@@ -19,6 +20,7 @@ from orchestration.lib.warehouse.windows import Window
 from orchestration.settings import load_settings
 
 OWNER: Final = "team:data-platform"
+_ROWS_WRITTEN: Final = re.compile(r"(?:INSERT 0|SELECT|INSERT) (?P<rows>\d+)$")
 LANDING_FILES: Final = dg.AssetKey(["landing", "files"])
 
 landing_files = dg.AssetSpec(
@@ -142,11 +144,37 @@ def _selected(context: dg.AssetExecutionContext) -> list[str]:
 def to_dagster(
     event: dbt.Event, refresh: Refresh, context: dg.AssetExecutionContext | None = None
 ) -> Iterator[Any]:
-    """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes."""
+    """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes.
+
+    A materialization also says how many rows were written, and for which windows.
+    """
     message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
-    yield from message.to_default_asset_events(
+    for told in message.to_default_asset_events(
         manifest=refresh.manifest, dagster_dbt_translator=TRANSLATOR, context=context
-    )
+    ):
+        if isinstance(told, dg.Output | dg.AssetMaterialization):
+            yield told.with_metadata({**told.metadata, **_model_metadata(event, refresh)})
+        else:
+            yield told
+
+
+def _model_metadata(event: dbt.Event, refresh: Refresh) -> dict[str, Any]:
+    name = event["data"]["node_info"]["node_name"]
+    metadata: dict[str, Any] = {}
+    written = _ROWS_WRITTEN.match(event["data"]["status"])
+    if written:
+        metadata["rows_written"] = int(written["rows"])
+    if name in refresh.plan.stale:
+        metadata["windows"] = "whole"
+    elif name in refresh.plan.windowed:
+        metadata["windows"] = list_windows(refresh.plan.windows)
+    return metadata
+
+
+def list_windows(windows: Sequence[Window], most: int = 5) -> str:
+    """Return the windows as people read them, the first few."""
+    shown = ", ".join(str(window) for window in windows[:most])
+    return shown if len(windows) <= most else f"{shown} and {len(windows) - most} more"
 
 
 # One run does both: a run of its own for the refresh would cost another start and another look of a sensor.

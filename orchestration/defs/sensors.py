@@ -17,7 +17,7 @@ from typing import Final
 import dagster as dg
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-from orchestration.defs.assets import load_job, refresh_job
+from orchestration.defs.assets import list_windows, load_job, refresh_job
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.lib.ingestion.landing import new_files, register_tenants
 from orchestration.lib.warehouse import changes
@@ -120,15 +120,12 @@ def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) 
         return dg.SkipReason("every changed day is refreshed")
     windows = changes.windows_of(days)
     state = digest(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)
-    return _ask(context, state, refresh_job.name, refresh_config(windows), {"earmark/windows": _listed(windows)})
+    return _ask(
+        context, state, refresh_job.name, refresh_config(windows), {"earmark/windows": list_windows(windows)}
+    )
 
 
 def refresh_config(windows: Sequence[Window]) -> dg.RunConfig:
     """Return the run configuration that refreshes these windows."""
     listed = [dict(zip(("start", "end"), window.as_vars(), strict=True)) for window in windows]
     return dg.RunConfig(ops={"dbt_models": {"config": {"windows": listed}}})
-
-
-def _listed(windows: Sequence[Window], most: int = 5) -> str:
-    shown = ", ".join(str(window) for window in windows[:most])
-    return shown if len(windows) <= most else f"{shown} and {len(windows) - most} more"

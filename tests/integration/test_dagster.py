@@ -106,6 +106,10 @@ def test_a_dropped_file_reaches_the_marts(
     result = _run(location, instance, "load_and_refresh", asked.run_requests[0])
     built = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert "marts/fct_downloads" in built
+    told = result.asset_materializations_for_node("dbt_models")
+    metadata = {item.asset_key.path[-1]: item.metadata for item in told}["fct_downloads"]
+    assert metadata["windows"].value == "2026-01-09"
+    assert metadata["rows_written"].value == 2
     assert not any(key.startswith("staging/") for key in built)
     assert _downloads(database) == [("2026-01-06", 3), ("2026-01-09", 2)]
 

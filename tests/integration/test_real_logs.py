@@ -1,0 +1,105 @@
+"""Real logs against counts made independently: raw rows, every rule, and downloads by episode and UTC day.
+
+The references classify user agents by another list than ours; where that shows, the test names the user agent.
+"""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from orchestration.lib.ingestion.landing import load_path
+from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.summary import LoadSummary
+from orchestration.lib.warehouse.database import Database
+from orchestration.lib.warehouse.refresh import Refresh
+
+KEY = HashKey("k1", b"0123456789abcdef")
+DISCARDED_FOR_AGENT = ("no_user_agent", "bot", "not_a_player")
+
+# (episode, UTC day): ours minus the reference's.
+EXPLAINED = {
+    "gitminutes_nginx": {
+        ("26", "2013-12-03"): 1,  # curl/7.16.3 (...) boxee/1.5.1: a media player to us, curl to the reference
+    },
+    "batman_s3": {
+        ("0.mp3", "2016-11-06"): -1,  # S3Console/0.4: a look at the bucket, not a listener
+        ("0.mp3", "2016-12-11"): 1,  # Lavf/55.33.100: FFmpeg's library, a player to us, a bot to the reference
+        ("3.mp3", "2017-02-01"): 1,  # the same
+        ("4.mp3", "2017-02-15"): 1,  # the same
+    },
+}
+EPISODE = {"gitminutes_nginx": r"/episodes/(\d\d)\.mp3$", "batman_s3": r"([^/]+\.mp3)$"}
+
+
+@pytest.mark.parametrize("log", sorted(EPISODE))
+def test_counts_before_and_after_each_rule(address: Database, shared_data: Path, log: str) -> None:
+    folder = shared_data / "logs" / log
+    funnel = json.loads((folder / "reference_funnel_dev.json").read_text())
+    with address.connect() as connection:
+        connection.execute("insert into tenancy.tenants values ('show', 'Show')")
+        connection.commit()
+        loaded = LoadSummary.of(load_path(connection, str(folder), key=KEY, tenant_id="show"))
+    rows = loaded.datasets["listener_events"]
+    assert rows.read == funnel["raw_rows"]
+    assert rows.duplicate == funnel["raw_rows"] - funnel.get("after_request_id_dedupe", funnel["raw_rows"])
+    assert rows.rejected == 0
+
+    for _ in Refresh(address).run():
+        pass
+    with address.connect() as connection:
+        outcomes: Counter[str] = Counter(
+            dict(
+                connection.execute(
+                    "select outcome, sum(requests)::int from rollups.cagg_request_outcomes_daily group by 1"
+                ).fetchall()
+            )
+        )
+        assert sum(outcomes.values()) == rows.loaded
+        assert rows.loaded - outcomes["not_media"] == funnel["episode_requests"]
+        assert funnel["episode_requests"] - outcomes["not_get"] == funnel["GET"]
+        assert funnel["GET"] - outcomes["bad_status"] == funnel["GET_200_206"]
+        by_agent = sum(outcomes[name] for name in DISCARDED_FOR_AGENT)
+        assert abs(funnel["GET_200_206"] - by_agent - funnel["after_bot_filter"]) <= 2
+        assert _differences(connection, folder, EPISODE[log]) == EXPLAINED[log]
+
+
+def _differences(connection: psycopg.Connection, folder: Path, episode: str) -> dict[tuple[str, str], int]:
+    with (folder / "reference_counts_by_episode_day_dev.csv").open() as file:
+        reference = {
+            (row["episode"], row["utc_day"]): int(row["downloads"])
+            for row in csv.DictReader(file)
+            if row["dedupe_rule"] == "utc_calendar_day" and row["min_bytes"] == "1"
+        }
+    ours = {
+        (name, day): downloads
+        for name, day, downloads in connection.execute(
+            "select substring(episode_key from %s), day::text, sum(downloads)::int"
+            " from marts.rpt_episode_daily group by 1, 2",
+            (episode,),
+        )
+    }
+    assert reference
+    return {
+        key: ours.get(key, 0) - reference.get(key, 0)
+        for key in reference.keys() | ours.keys()
+        if ours.get(key, 0) != reference.get(key, 0)
+    }
+
+
+def test_the_hits_of_one_show_are_seven_downloads(address: Database, shared_data: Path) -> None:
+    hits = shared_data / "logs" / "op3_hits" / "op3_hits.csv"
+    with address.connect() as connection:
+        connection.execute("insert into tenancy.tenants values ('show', 'Show')")
+        connection.commit()
+        load_path(connection, str(hits), key=KEY, tenant_id="show")
+    for _ in Refresh(address).run():
+        pass
+    with address.connect() as connection:
+        row = connection.execute(
+            "select count(*) from marts.fct_downloads where episode_key like '%serve.podhome.fm%'"
+        ).fetchone()
+    assert row == (7,)
