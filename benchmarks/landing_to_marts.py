@@ -61,7 +61,9 @@ def drop(home: Path, connection: psycopg.Connection, number: int) -> float:
     draft.write_text("".join(LINE.format(n=n, at=day + timedelta(seconds=n)) for n in range(100)))
     started = time.monotonic()
     draft.rename(target)
-    query = "select sum(downloads) from marts.rpt_episode_daily where day = %s and episode_key = 'url:/benchmark.mp3'"
+    query = (
+        "select sum(downloads) from marts.rpt_episode_daily where day = %s and episode_key = 'url:/benchmark.mp3'"
+    )
     while time.monotonic() - started < 300:
         row = connection.execute(query, (day.date(),)).fetchone()
         if row == (100,):

@@ -1,0 +1,1 @@
+"""Loading files into schema ``raw``: ``load`` (one file), ``landing`` (folders), ``datasets`` (the contract)."""

@@ -1,0 +1,195 @@
+"""RSS feeds of podcasts: one row in ``podcasts``, one row an item in ``episodes``.
+
+Ids are the same whenever and wherever a feed is loaded. podcast_id is the feed's ``podcast:guid``; without one
+it is the UUIDv5 that the Podcasting 2.0 namespace prescribes for the feed's URL (``atom:link rel="self"``, else
+``itunes:new-feed-url``, else ``link``, else the title). episode_id is the UUIDv5, within the podcast, of the
+item's guid, else of its enclosure key, else of its link, else of its title. Feeds that are not well-formed are
+read as far as they make sense; entities are not expanded and nothing is fetched.
+"""
+
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import polars as pl
+from lxml import etree
+
+from orchestration.lib.ingestion.errors import NotThisSourceError
+from orchestration.lib.ingestion.formats import DOCUMENT, LINE, Format, Head, Shape
+from orchestration.lib.ingestion.sources.source import ORIGINAL, Context, Source
+from orchestration.lib.ingestion.urls import enclosure_key
+
+# Namespace of podcast:guid: https://podcasting2.org/docs/podcast-namespace/tags/guid
+PODCAST_NAMESPACE: Final = uuid.UUID("ead4c236-bf58-58c6-a2c6-a6b28d128cb6")
+_ITUNES: Final = "http://www.itunes.com/dtds/podcast-1.0.dtd"
+_ATOM: Final = "http://www.w3.org/2005/Atom"
+_KEPT_OF_ITEM: Final = 8192
+_CLOCK: Final = re.compile(r"^(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)$")
+
+
+def _sniff(head: Head) -> bool:
+    return head.format is Format.XML and re.search(rb"<rss[\s>]", head.text, re.IGNORECASE) is not None
+
+
+def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
+    document: bytes = frame[DOCUMENT][0]
+    # recover: real feeds are not well-formed. No entities, no network: a feed is a stranger's file.
+    parser = etree.XMLParser(
+        recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+    )
+    root = etree.fromstring(document.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
+    channel = None if root is None else next(root.iter("channel"), None)
+    if channel is None:
+        raise NotThisSourceError(f"{context.name}: holds no RSS channel: give the podcast's RSS 2.0 feed")
+    podcast = _podcast(channel)
+    items = list(root.iter("item"))
+    episodes = [_episode(number, item, podcast["podcast_id"]) for number, item in enumerate(items, 1)]
+    return {"podcasts": _frame([podcast], _PODCAST_COLUMNS), "episodes": _frame(episodes, _EPISODE_COLUMNS)}
+
+
+_PODCAST_COLUMNS: Final = (
+    *(LINE, "podcast_id", "title", "feed_url", "podcast_guid", "author", "language", "link", ORIGINAL),
+)
+_EPISODE_COLUMNS: Final = (
+    *(LINE, "episode_id", "podcast_id", "guid", "title", "published_at", "duration_seconds", "enclosure_url"),
+    *(
+        "enclosure_bytes",
+        "enclosure_type",
+        "link",
+        "season",
+        "episode",
+        "unread_duration",
+        "unread_date",
+        ORIGINAL,
+    ),
+)
+
+
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pl.DataFrame:
+    schema = {name: pl.Int64 if name == LINE else pl.String for name in columns}
+    return pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=schema)
+
+
+def _podcast(channel: Any) -> dict[str, Any]:  # noqa: ANN401  (lxml has no types)
+    self_link = next(
+        (link.get("href") for link in channel.findall(f"{{{_ATOM}}}link") if link.get("rel") == "self"), None
+    )
+    feed_url = self_link or _text(channel, f"{{{_ITUNES}}}new-feed-url")
+    link = _text(channel, "link")
+    title = _text(channel, "title") or feed_url or link
+    guid = _any_namespace(channel, "guid", "podcast")
+    if guid is None:
+        guid_of = feed_url or link or title or ""
+        podcast_id = str(uuid.uuid5(PODCAST_NAMESPACE, re.sub(r"^[a-z]+://|/+$", "", guid_of)))
+    else:
+        podcast_id = guid.lower()
+    return {
+        LINE: 1,
+        "podcast_id": podcast_id,
+        "title": title,
+        "feed_url": feed_url,
+        "podcast_guid": guid,
+        "author": _text(channel, f"{{{_ITUNES}}}author"),
+        "language": _text(channel, "language"),
+        "link": link,
+    }
+
+
+def _episode(number: int, item: Any, podcast_id: str) -> dict[str, Any]:  # noqa: ANN401
+    enclosure = item.find("enclosure")
+    attributes = {} if enclosure is None else enclosure.attrib
+    url = (attributes.get("url") or "").strip() or None
+    guid = _text(item, "guid")
+    title = _text(item, "title")
+    published = _text(item, "pubDate")
+    duration = _text(item, f"{{{_ITUNES}}}duration")
+    natural = guid or (enclosure_key(url) if url else None) or _text(item, "link") or title
+    seconds = parse_duration(duration) if duration else None
+    published_at = parse_date(published) if published else None
+    return {
+        LINE: number,
+        "episode_id": str(uuid.uuid5(_as_uuid(podcast_id), natural)) if natural else None,
+        "podcast_id": podcast_id,
+        "guid": guid,
+        "title": title,
+        "published_at": published_at,
+        "duration_seconds": seconds,
+        "enclosure_url": url,
+        "enclosure_bytes": _length(attributes.get("length")),
+        "enclosure_type": attributes.get("type") or None,
+        "link": _text(item, "link"),
+        "season": _text(item, f"{{{_ITUNES}}}season"),
+        "episode": _text(item, f"{{{_ITUNES}}}episode"),
+        # What could not be read is kept as it stands.
+        "unread_duration": duration if seconds is None else None,
+        "unread_date": published if published_at is None else None,
+        ORIGINAL: etree.tostring(item, encoding="unicode")[:_KEPT_OF_ITEM].replace("\0", ""),
+    }
+
+
+def parse_duration(text: str) -> str | None:
+    """Read ``H:MM:SS``, ``MM:SS``, seconds and decimals to seconds; None for all else and for 0 (not known)."""
+    text = text.strip()
+    clock = _CLOCK.match(text)
+    if clock is not None:
+        seconds = int(clock[1] or 0) * 3600 + int(clock[2]) * 60 + float(clock[3])
+    else:
+        try:
+            seconds = float(text)
+        except ValueError:
+            return None
+    if not math.isfinite(seconds) or seconds <= 0:
+        return None
+    return f"{seconds:g}" if seconds < 1e6 else None
+
+
+def parse_date(text: str) -> str | None:
+    """Read a date of RFC 822 or ISO 8601 to ISO 8601; None where it is neither."""
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            found = read(text.strip())
+            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            continue
+        return found.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None
+
+
+def _length(text: str | None) -> str | None:
+    text = (text or "").strip()
+    return text if text.isascii() and text.isdigit() and 0 < int(text) < 1 << 62 else None
+
+
+def _as_uuid(podcast_id: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(podcast_id)
+    except ValueError:
+        return uuid.uuid5(PODCAST_NAMESPACE, podcast_id)
+
+
+def _text(element: Any, tag: str) -> str | None:  # noqa: ANN401
+    found = element.find(tag)
+    text = "".join(found.itertext()).strip() if found is not None else ""
+    return text or None
+
+
+def _any_namespace(element: Any, name: str, prefix: str) -> str | None:  # noqa: ANN401
+    """Find ``prefix:name`` whatever address the feed gives the namespace; several are in use."""
+    for child in element:
+        if isinstance(child.tag, str) and etree.QName(child).localname == name and child.prefix == prefix:
+            return (child.text or "").strip() or None
+    return None
+
+
+SOURCE: Final = Source(
+    name="rss",
+    datasets=("podcasts", "episodes"),
+    shape=Shape.DOCUMENT,
+    looks_like="the RSS 2.0 feed of a podcast",
+    sniff=_sniff,
+    rows=_rows,
+)

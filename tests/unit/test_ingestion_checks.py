@@ -1,0 +1,252 @@
+"""What each kind of field takes, and why rows are refused."""
+
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration.lib.ingestion import checks
+from orchestration.lib.ingestion.checks import check
+from orchestration.lib.ingestion.datasets import DATASETS, Kind
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+EVENT = {"occurred_at": "2024-05-01T12:00:00Z", "event_type": "request", "url": "/a.mp3"}
+CAMPAIGN = {"campaign_id": "c", "sponsor_id": "s", "name": "n", "starts_at": "2024-01-01", "ends_at": "2024-02-01"}
+
+
+def run(dataset: str, *rows: dict[str, str | None]):
+    """Check rows; returns what passed and the rejects as (line, field, reason)."""
+    columns = {name: None for row in rows for name in row}
+    frame = pl.DataFrame(
+        {name: [row.get(name) for row in rows] for name in columns}, schema=dict.fromkeys(columns, pl.String)
+    ).with_columns(pl.int_range(1, len(rows) + 1, dtype=pl.Int64).alias("_line"))
+    passed, rejects = check(DATASETS[dataset], frame, NOW)
+    return passed, [(reject.line, reject.field, reject.reason) for reject in rejects]
+
+
+def reason(dataset: str, row: dict[str, str | None]) -> tuple[str | None, str] | None:
+    rejects = run(dataset, row)[1]
+    return rejects[0][1:] if rejects else None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-05-25T18:11:30.273Z", datetime(2024, 5, 25, 18, 11, 30, 273000, UTC)),
+        ("2024-05-25T18:11:30+02:00", datetime(2024, 5, 25, 16, 11, 30, 0, UTC)),
+        ("2024-05-25 18:11:30+0200", datetime(2024, 5, 25, 16, 11, 30, 0, UTC)),
+        ("2024-05-25T18:11:30-05", datetime(2024, 5, 25, 23, 11, 30, 0, UTC)),
+        ("2024-05-25T18:11:30", datetime(2024, 5, 25, 18, 11, 30, 0, UTC)),
+        ("2024-05-25 18:11:30.123456", datetime(2024, 5, 25, 18, 11, 30, 123456, UTC)),
+        ("2024-05-25 18:11:30 UTC", datetime(2024, 5, 25, 18, 11, 30, 0, UTC)),
+        ("2024-05-25T18:11Z", datetime(2024, 5, 25, 18, 11, 0, 0, UTC)),
+        ("2024-05-25 18:11", datetime(2024, 5, 25, 18, 11, 0, 0, UTC)),
+        ("2024-05-25", datetime(2024, 5, 25, 0, 0, 0, 0, UTC)),
+        (" 2024-05-25T18:11:30Z ", datetime(2024, 5, 25, 18, 11, 30, 0, UTC)),
+        ("2024-02-30T00:00:00Z", None),
+        ("2024-13-01T00:00:00Z", None),
+        ("2024-05-25T24:00:00Z", None),
+        ("12024-05-25T18:11:30Z", None),
+        ("+12024-05-25T18:11:30Z", None),
+        ("25/05/2024 18:11", None),
+        ("1716660690", None),
+        ("yesterday", None),
+        ("-", None),
+    ],
+)
+def test_times(text: str, expected: datetime | None):
+    assert checks.parse_timestamp(pl.Series([text])).to_list() == [expected]
+
+
+def test_forms_of_time_mix_in_a_column():
+    texts = ["2024-05-25T18:11:30Z", "2024-05-25T20:11:30+02:00", None, "no", "2024-05-25 18:11:30"]
+    at = datetime(2024, 5, 25, 18, 11, 30, tzinfo=UTC)
+    assert checks.parse_timestamp(pl.Series(texts)).to_list() == [at, at, None, None, at]
+
+
+@given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_any_iso_time_is_read_back(at: datetime):
+    assert checks.parse_timestamp(pl.Series([at.isoformat()])).to_list() == [at]
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_a_parser(text: str):
+    for parser in checks._PARSERS.values():
+        assert len(parser(pl.Series([text, None], dtype=pl.String))) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (Kind.DATE, "2024-05-01", date(2024, 5, 1)),
+        (Kind.DATE, "2024-05-01 00:00:00", date(2024, 5, 1)),
+        (Kind.DATE, "2024-05-01T13:00:00", None),
+        (Kind.DATE, "01.05.2024", None),
+        (Kind.INTEGER, "206", 206),
+        (Kind.INTEGER, "206.0", 206),
+        (Kind.INTEGER, "-1", -1),
+        (Kind.INTEGER, "206.5", None),
+        (Kind.INTEGER, "99999999999999999999", None),
+        (Kind.INTEGER, "0x10", None),
+        (Kind.NUMBER, "1.5e3", 1500.0),
+        (Kind.NUMBER, "nan", None),
+        (Kind.NUMBER, "inf", None),
+        (Kind.NUMBER, "1,5", None),
+        (Kind.DECIMAL, "12.340", "12.340"),
+        (Kind.DECIMAL, "-3", "-3"),
+        (Kind.DECIMAL, "1e2", "1e2"),
+        (Kind.DECIMAL, "1,234.50", None),
+        (Kind.DECIMAL, "$5", None),
+        (Kind.DECIMAL, "NaN", None),
+        (Kind.BOOLEAN, "Yes", "true"),
+        (Kind.BOOLEAN, "0", "false"),
+        (Kind.BOOLEAN, "maybe", None),
+        (Kind.CURRENCY, "usd", "USD"),
+        (Kind.CURRENCY, "US$", None),
+        (Kind.SHA256, "AB" * 32, "\\x" + "ab" * 32),
+        (Kind.SHA256, "someone@example.com", None),
+        (Kind.LIST, "purchase|lead", '{"purchase","lead"}'),
+        (Kind.LIST, '["a\\"b", "c"]', '{"a\\"b","c"}'),
+        (Kind.LIST, "[1]", None),
+        (Kind.LIST, "[", None),
+        (Kind.JSON, '{"a": [1, {"b": null}]}', '{"a": [1, {"b": null}]}'),
+        (Kind.JSON, '{"id": "91FFDB42E159C503"}', '{"id": "91FFDB42E159C503"}'),
+        (Kind.JSON, '{"id": "2E15999999"}', '{"id": "2E15999999"}'),
+        (Kind.JSON, '{\n"a": 1}', '{\n"a": 1}'),
+        (Kind.JSON, '{"a": "\\\\u0000"}', '{"a": "\\\\u0000"}'),
+        (Kind.JSON, '{"a": "\\u0000"}', None),
+        (Kind.JSON, '{"a": "\\ud800"}', None),
+        (Kind.JSON, '{"a": 1e999999}', None),
+        (Kind.JSON, "[1]", None),
+        (Kind.JSON, '{"a": 1', None),
+        (Kind.JSON, '{"a":' * 20_000, None),
+        (Kind.JSON, '{"a": NaN}', None),
+        (Kind.JSON, "x", None),
+    ],
+)
+def test_kinds(kind: Kind, text: str, expected: object):
+    assert checks._PARSERS[kind](pl.Series([text])).to_list() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, None),
+        ({"occurred_at": None}, ("occurred_at", "missing")),
+        ({"occurred_at": ""}, ("occurred_at", "missing")),
+        ({"occurred_at": "x"}, ("occurred_at", "not_timestamp")),
+        ({"occurred_at": "2003-12-31T23:59:59Z"}, ("occurred_at", "time_out_of_range")),
+        ({"occurred_at": "2004-01-01T00:00:00Z"}, None),
+        ({"occurred_at": "2024-06-02T00:00:00Z"}, None),
+        ({"occurred_at": "2024-06-02T00:00:01Z"}, ("occurred_at", "time_out_of_range")),
+        ({"event_type": "stream"}, ("event_type", "not_in_choices")),
+        ({"url": None}, ("episode_id", "missing")),
+        ({"url": None, "ad_unit_id": "a"}, None),
+        ({"bytes_sent": "-1"}, ("bytes_sent", "negative")),
+        ({"bytes_sent": "many"}, ("bytes_sent", "not_integer")),
+        ({"status": "70000"}, ("status", "out_of_range")),
+        ({"user_agent": "a\0b"}, ("user_agent", "nul")),
+        ({"referrer": "x" * (64 * 1024 + 1)}, ("referrer", "too_long")),
+        ({"referrer": "x" * 64 * 1024}, None),
+        ({"properties": "{"}, ("properties", "not_json")),
+        ({"occurred_at": "x", "status": "y"}, ("occurred_at", "not_timestamp")),
+    ],
+)
+def test_listener_events(change: dict[str, str | None], expected: tuple[str, str] | None):
+    assert reason("listener_events", {**EVENT, **change}) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "row", "expected"),
+    [
+        ("campaigns", CAMPAIGN, None),
+        ("campaigns", {**CAMPAIGN, "ends_at": "2024-01-01"}, ("ends_at", "out_of_range")),
+        ("campaigns", {**CAMPAIGN, "ends_at": "2030-01-01"}, None),
+        ("campaigns", {**CAMPAIGN, "lookback_days": "91"}, ("lookback_days", "out_of_range")),
+        ("campaigns", {**CAMPAIGN, "lookback_days": "0"}, ("lookback_days", "out_of_range")),
+        ("campaigns", {**CAMPAIGN, "conversion_actions": "purchase|lead"}, None),
+        ("campaigns", {**CAMPAIGN, "conversion_actions": "buy"}, ("conversion_actions", "not_in_choices")),
+        ("spend", {"campaign_id": "c", "spend_date": "2024-05-01", "amount": "-5.00"}, None),
+        (
+            "spend",
+            {"campaign_id": "c", "spend_date": "2024-05-01", "amount": "5.00 USD"},
+            ("amount", "not_decimal"),
+        ),
+        ("insertion_orders", {"insertion_order_id": "i", "campaign_id": "c", "cpm": "-1"}, ("cpm", "negative")),
+        (
+            "insertion_orders",
+            {"insertion_order_id": "i", "campaign_id": "c", "starts_on": "2024-02-02", "ends_on": "2024-02-01"},
+            ("ends_on", "out_of_range"),
+        ),
+        (
+            "ad_units",
+            {"ad_unit_id": "a", "campaign_id": "c", "position": "mid", "delivery": "baked_in"},
+            ("episode_id", "missing"),
+        ),
+        ("ad_units", {"ad_unit_id": "a", "campaign_id": "c", "position": "mid", "delivery": "dai"}, None),
+        (
+            "ad_units",
+            {"ad_unit_id": "a", "campaign_id": "c", "position": "mid", "delivery": "dai", "duration_seconds": "0"},
+            ("duration_seconds", "out_of_range"),
+        ),
+        (
+            "episodes",
+            {"episode_id": "e", "podcast_id": "p", "duration_seconds": "-1"},
+            ("duration_seconds", "negative"),
+        ),
+        (
+            "attribution_events",
+            {"occurred_at": "2024-05-01", "action": "purchase", "type": "pixel", "value": "-3"},
+            None,
+        ),
+        (
+            "attribution_events",
+            {"occurred_at": "2024-05-01", "action": "purchase", "type": "pixel", "hashed_email": "a@b.c"},
+            ("hashed_email", "not_sha256"),
+        ),
+    ],
+)
+def test_other_datasets(dataset: str, row: dict[str, str | None], expected: tuple[str, str] | None):
+    assert reason(dataset, row) == expected
+
+
+def test_only_the_bad_rows_are_refused_and_the_order_stays():
+    passed, rejects = run("listener_events", EVENT, {**EVENT, "status": "x"}, EVENT, {**EVENT, "event_type": None})
+    assert passed["_line"].to_list() == [1, 3]
+    assert rejects == [(2, "status", "not_integer"), (4, "event_type", "missing")]
+
+
+def test_a_message_says_what_is_there_and_what_is_allowed():
+    frame = pl.DataFrame(
+        {"_line": [7], **{name: [value] for name, value in EVENT.items()}, "status": ["two\0hundred"]}
+    )
+    (reject,) = check(DATASETS["listener_events"], frame.with_columns(status=pl.lit("two")), NOW)[1]
+    assert reject.line == 7
+    assert reject.detail == 'status is "two": allowed is a whole number of at most 18 digits'
+
+
+def test_defaults():
+    passed, _ = run("campaigns", CAMPAIGN)
+    row = passed.row(0, named=True)
+    assert (row["conversion_actions"], row["lookback_days"], row["currency"]) == ('{"purchase"}', 30.0, "USD")
+    spend, _ = run("spend", {"campaign_id": "c", "spend_date": "2024-05-01", "amount": "5"})
+    assert spend["podcast_id"].to_list() == [""]
+
+
+def test_typed_columns_of_parquet_pass_as_they_are():
+    frame = pl.DataFrame(
+        {
+            "_line": [1, 2],
+            "occurred_at": pl.Series([datetime(2024, 5, 1, 12), None]).dt.cast_time_unit("ns"),  # noqa: DTZ001
+            "event_type": ["request", "request"],
+            "url": ["/a", "/b"],
+            "status": [206.0, 200.0],
+            "bytes_sent": [1, 2],
+        }
+    )
+    passed, rejects = check(DATASETS["listener_events"], frame, NOW)
+    assert passed["occurred_at"].to_list() == [datetime(2024, 5, 1, 12, tzinfo=UTC)]
+    assert passed["status"].to_list() == [206]
+    assert [(reject.line, reject.field, reject.reason) for reject in rejects] == [(2, "occurred_at", "missing")]

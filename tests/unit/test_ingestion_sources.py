@@ -1,0 +1,373 @@
+"""Each source's lines and quirks as fields, and which source a file is."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from orchestration.lib.ingestion.datasets import DATASETS
+from orchestration.lib.ingestion.errors import LoadError, NotThisSourceError, UnknownDatasetError
+from orchestration.lib.ingestion.formats import LINE, read_blocks, read_head
+from orchestration.lib.ingestion.load import LoadRequest, resolve
+from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.rows import event_id_of, prepare
+from orchestration.lib.ingestion.sources import SOURCES, Context, cloudfront, find_source, rss
+
+HASHER = HashKey("k", bytes(32)).for_tenant("acme")
+S3 = (
+    "owner show-bucket [06/Feb/2019:00:00:38 +0000] 192.0.2.3 - 3E57427F3EXAMPLE REST.GET.OBJECT ep%2520one.mp3 "
+    '"GET /show-bucket/ep%20one.mp3?X-Amz-Signature=x HTTP/1.1" 206 - 113 9000 7 3 "-" "S3Console/0.4" -'
+)
+CLOUDFRONT = (
+    "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status "
+    "cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header "
+    "x-forwarded-for sc-range-start sc-range-end\n"
+)
+EDGE = (
+    "2024-05-01\t00:16:14\tSFO5\t3149979\t192.0.2.3\tGET\td1.cloudfront.net\t/ep.mp3\t206\t-\t{agent}\tle=Z\tsid=1\tMiss\t"
+    "{id}\tcdn.example.com\t192.0.2.9\t0\t99\n"
+)
+
+
+def load(tmp_path: Path, data: bytes | str, dataset: str = "listener_events", source: str | None = None):
+    """Return prepared rows as dictionaries, and rejects."""
+    path = tmp_path / "file"
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    head = read_head(path, "file")
+    found, name, label = resolve(LoadRequest("file", "acme", dataset if source is None else None, source), head)
+    context = Context("file", name)
+    rows: dict[str, list[dict[str, object]]] = {}
+    rejects = []
+    for block in read_blocks(path, head, found.shape):
+        for of_dataset, frame in found.rows(block.rows, context).items():
+            lines = found.shape == "lines"
+            prepared = prepare(DATASETS[of_dataset], frame, label, HASHER, block.original, ip_optional=lines)
+            rows.setdefault(of_dataset, []).extend(prepared.rows.iter_rows(named=True))
+            rejects += prepared.rejects
+            assert prepared.read == prepared.rows.height + len(prepared.rejects)
+    return rows, rejects
+
+
+def one(tmp_path: Path, data: bytes | str, **how: str) -> dict[str, object]:
+    rows, rejects = load(tmp_path, data, **how)
+    assert rejects == []
+    (row,) = rows["listener_events"]
+    return row
+
+
+LOG = '192.0.2.3 - - [03/Dec/2013:20:37:20 +0100] "{request}" 206 - "{referrer}" "{agent}"'
+
+
+def log(request: str = "GET /ep.mp3?a=1 HTTP/1.1", referrer: str = "-", agent: str = "Overcast/3.0") -> str:
+    return LOG.format(request=request, referrer=referrer, agent=agent) + "\n"
+
+
+def test_combined(tmp_path: Path):
+    row = one(tmp_path, log(), source="nginx")
+    assert row["occurred_at"].isoformat() == "2013-12-03T19:37:20+00:00"
+    assert (row["source"], row["event_type"], row["method"], row["status"]) == ("nginx", "request", "GET", 206)
+    assert (row["url"], row["enclosure_key"], row["bytes_sent"]) == ("/ep.mp3?a=1", "/ep.mp3", None)
+    assert (row["referrer"], row["user_agent"]) == (None, "Overcast/3.0")
+    assert row["household_key"] == "\\x" + HASHER.household("192.0.2.3").hex()
+    assert row["_made"]
+
+
+@pytest.mark.parametrize("request_line", ["-", "", "\\x16\\x03\\x01", "quit", "GET"])
+def test_a_request_that_is_no_http_is_kept_without_method(tmp_path: Path, request_line: str):
+    row = one(tmp_path, log(request_line), source="apache")
+    assert (row["method"], row["url"], row["enclosure_key"]) == (None, request_line or "-", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ('h.example - bob [03/Dec/2013:20:37:20 +0000] "GET /a HTTP/1.0" 200 5', "bytes_sent", 5),
+        (log(agent='say \\"hi\\"').strip(), "user_agent", 'say "hi"'),
+        (log("GET http://other.example/a.mp3 HTTP/1.1").strip(), "enclosure_key", "other.example/a.mp3"),
+        (log("GET /a b.mp3 HTTP/1.1").strip(), "url", "/a b.mp3"),
+        ("www.Example.com:443 " + log().strip(), "enclosure_key", "example.com/ep.mp3"),
+        (log().strip() + " 2338", "properties", '{"log_extra":"2338"}'),
+        ('2001:db8::1 - - [03/Dec/2013:20:37:20 +0000] "GET /a HTTP/1.0" 200 5', "key_id", "k"),
+        ('h.example - - [03/Dec/2013:20:37:20 +0000] "GET /a HTTP/1.0" 200 5', "household_key", None),
+    ],
+)
+def test_combined_forms(tmp_path: Path, line: str, field: str, value: object):
+    assert one(tmp_path, line, source="nginx")[field] == value
+
+
+def test_a_forwarded_address_at_the_end_of_a_line_is_hashed(tmp_path: Path):
+    row = one(tmp_path, log().strip() + ' "198.51.100.7"', source="nginx")
+    assert row["properties"] == '{"log_extra":"\\"<ip:' + HASHER.household("198.51.100.7").hex() + '>\\""}'
+
+
+def test_lines_of_another_form_are_rejects(tmp_path: Path):
+    rows, rejects = load(tmp_path, log() + "rubbish 192.0.2.77\n" + log().replace("Dec", "Dez"), source="nginx")
+    assert [row["_line"] for row in rows["listener_events"]] == [1]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(2, "not_readable"), (3, "not_readable")]
+    assert b"192.0.2.77" not in rejects[0].original
+
+
+def test_s3(tmp_path: Path):
+    row = one(tmp_path, S3)
+    assert (row["url"], row["enclosure_key"]) == (
+        "https://show-bucket/ep%20one.mp3",
+        "show-bucket/ep%20one.mp3",
+    )
+    assert (row["bytes_sent"], row["object_bytes"], row["status"]) == (113, 9000, 206)
+    assert row["event_id"] == event_id_of("3E57427F3EXAMPLE REST.GET.OBJECT ep%2520one.mp3")
+    assert not row["_made"]
+    assert "Signature" not in str(row)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "value"),
+    [
+        ('"-" "S3Console', '"http://a/?b=1"" "S3Console', "referrer", "http://a/?b=1"),
+        ('"GET /show-bucket/ep%20one.mp3?X-Amz-Signature=x HTTP/1.1"', "-", "method", None),
+        ("REST.GET.OBJECT", "WEBSITE.GET.OBJECT", "method", "GET"),
+        ("REST.GET.OBJECT", "REST.GET.ACL", "method", "GET.ACL"),
+        ("REST.GET.OBJECT", "REST.COPY.OBJECT_GET", "method", "COPY.OBJECT_GET"),
+        (
+            '"S3Console/0.4" -',
+            '"a "b" c" - HOSTID SigV4 - AuthHeader s3.amazonaws.com TLSv1',
+            "user_agent",
+            'a "b" c',
+        ),
+        ("REST.GET.OBJECT", "SOAP.PUT.OBJECT", "properties", '{"operation":"SOAP.PUT.OBJECT"'),
+        ("192.0.2.3", "-", "household_key", None),
+        ("ep%2520one.mp3 ", "- ", "enclosure_key", "show-bucket/"),
+        ('"S3Console/0.4" -', '"S3Console/0.4"', "user_agent", "S3Console/0.4"),
+    ],
+)
+def test_s3_quirks(tmp_path: Path, old: str, new: str, field: str, value: object):
+    assert old in S3
+    found = one(tmp_path, S3.replace(old, new), source="s3")[field]
+    assert found == value or (isinstance(value, str) and str(found).startswith(value))
+
+
+def test_cloudfront(tmp_path: Path):
+    row = one(tmp_path, CLOUDFRONT + EDGE.format(agent="Spotify/8.6%2520(Pixel%25203a)", id="r1"))
+    assert row["url"] == "https://cdn.example.com/ep.mp3?le=Z"
+    assert (row["enclosure_key"], row["byte_range"]) == ("cdn.example.com/ep.mp3", "bytes=0-99")
+    assert row["user_agent"] == "Spotify/8.6 (Pixel 3a)"
+    assert row["event_id"] == event_id_of("r1 2024-05-01 00:16:14")
+    assert "192.0.2" not in str(row)
+    assert "sid=1" not in str(row)
+
+
+def test_cloudfront_files_put_together(tmp_path: Path):
+    short = "#Fields: date time c-ip cs-method cs-uri-stem sc-status x-edge-request-id cs(Host)\n"
+    data = CLOUDFRONT + EDGE.format(agent="a", id="1") + short
+    data += "2024-05-01\t00:00:01\t192.0.2.3\tGET\t/b.mp3\t200\t2\th.example\n" + EDGE.format(agent="a", id="3")
+    rows, rejects = load(tmp_path, data)
+    assert [row["enclosure_key"] for row in rows["listener_events"]] == [
+        "cdn.example.com/ep.mp3",
+        "h.example/b.mp3",
+    ]
+    assert [(reject.line, reject.reason) for reject in rejects] == [(6, "not_readable")]
+    assert "its #Fields: line names 8" in rejects[0].detail
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a%20b", "a b"),
+        ("a%2520b", "a b"),
+        ("a%252520b", "a%20b"),
+        ("100%", "100%"),
+        ("%00", "%00"),
+        ("%ff", "%ff"),
+    ],
+)
+def test_cloudfront_decoding(text: str, plain: str):
+    assert cloudfront.decode(text) == plain
+
+
+HITS = "time,uuid,hashedIpAddress,method,url,userAgent,range,country,xpsId\n"
+HIT = "2024-05-25T18:11:30.273Z,a11378c4cf54489c86d852c713ed0ef7,be723a50,GET,https://op3.dev/e/h.fm/a.mp3,Pod/1,,US,X\n"
+
+
+def test_op3_hits(tmp_path: Path):
+    row = one(tmp_path, HITS + HIT)
+    assert row["event_id"] == "a11378c4-cf54-489c-86d8-52c713ed0ef7"
+    assert (row["event_type"], row["enclosure_key"], row["country_code"]) == ("request", "h.fm/a.mp3", "US")
+    assert row["household_key"] == "\\x" + HASHER.household("op3:be723a50").hex()
+    assert row["properties"] == '{"xpsId":"X"}'
+
+
+def test_op3_downloads(tmp_path: Path):
+    head = "time\turl\taudienceId\tshowUuid\tepisodeId\thashedIpAddress\tagentName\tbotType\n"
+    line = "2024-05-25T18:11:30Z\thttps://op3.dev/e/h.fm/a.mp3\taud{}\tshow\tep\tbe723a50\tOvercast\t\n"
+    rows, rejects = load(tmp_path, head + line.format(1) + line.format(2))
+    first, second = rows["listener_events"]
+    assert rejects == []
+    assert (first["event_type"], first["user_agent"]) == ("download", None)
+    assert first["household_key"] == second["household_key"]
+    assert first["listener_key"] != second["listener_key"]
+    assert first["event_id"] != second["event_id"]
+    assert '"agentName":"Overcast"' in str(first["properties"])
+
+
+FEED = """
+<?xml version="1.0"?><!DOCTYPE rss [<!ENTITY x SYSTEM "file:///etc/passwd"><!ENTITY y "boom">]>
+<rss xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd" xmlns:podcast="https://podcastindex.org/namespace/1.0">
+<channel><title>Show &x;&amp; more</title>{guid}<link>https://show.example/</link>
+<item><guid>g1</guid><title>One</title><pubDate>Wed, 15 May 2024 02:02:00 -0500</pubDate>
+<itunes:duration>1:02:03</itunes:duration>
+<enclosure url="https://pdst.fm/e/h.fm/1.mp3?x" length="123" type="audio/mpeg"/>
+</item><item><title>Two</title><enclosure url="https://h.fm/2.mp3" length="0"/>
+<itunes:duration>soon</itunes:duration></item>
+<item><title>Three & broken</title></item></channel>
+"""
+
+
+def test_rss(tmp_path: Path):
+    rows, rejects = load(tmp_path, FEED.format(guid="<podcast:guid>ABC-1</podcast:guid>"), source="rss")
+    (podcast,) = rows["podcasts"]
+    one, two, three = rows["episodes"]
+    assert rejects == []
+    assert (podcast["podcast_id"], podcast["podcast_guid"]) == ("abc-1", "ABC-1")
+    assert "root:" not in str(podcast)
+    assert one["published_at"].isoformat() == "2024-05-15T07:02:00+00:00"
+    assert (one["duration_seconds"], one["enclosure_bytes"], one["enclosure_key"]) == (3723.0, 123, "h.fm/1.mp3")
+    assert (two["enclosure_bytes"], two["duration_seconds"], two["guid"]) == (None, None, None)
+    assert two["properties"] == '{"unread_duration":"soon"}'
+    assert three["title"].startswith("Three")
+    again = load(tmp_path, FEED.format(guid="<podcast:guid>ABC-1</podcast:guid>"), source="rss")[0]
+    assert again == rows
+
+
+def test_the_id_of_a_feed_without_guid_is_that_of_its_url():
+    # The example of https://podcasting2.org/docs/podcast-namespace/tags/guid
+    assert str(rss.uuid.uuid5(rss.PODCAST_NAMESPACE, "mp3s.nashownotes.com/pc20rss.xml")) == (
+        "917393e3-1b1e-5cef-ace4-edaa54e1f810"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1:02:03", "3723"), ("62:03", "3723"), ("3723", "3723"), ("90.5", "90.5"), ("0:01:30.25", "90.25")]
+    + [(text, None) for text in ("", "0", "00:00", "-5", "1h", "a:b", "nan", "1:2:3:4", "9999999")],
+)
+def test_durations(text: str, seconds: str | None):
+    assert rss.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "iso"),
+    [
+        ("Wed, 15 May 2024 02:02:00 GMT", "2024-05-15T02:02:00Z"),
+        ("Wed, 15 May 2024 02:02:00 PST", "2024-05-15T10:02:00Z"),
+        ("15 May 2024 02:02 -0000", "2024-05-15T02:02:00Z"),
+        ("2024-05-15T02:02:00+02:00", "2024-05-15T00:02:00Z"),
+        ("soon", None),
+        ("", None),
+        ("Wed, 99 May 2024 02:02:00 GMT", None),
+    ],
+)
+def test_dates_of_feeds(text: str, iso: str | None):
+    assert rss.parse_date(text) == iso
+
+
+def test_generic_keeps_what_it_does_not_know(tmp_path: Path):
+    data = "Occurred_At,event_type,url,device,client_ip,zip,ip\n"
+    data += "2024-05-01T00:00:00Z,play,/a,phone,192.0.2.9,12345,192.0.2.1\n"
+    row = one(tmp_path, data)
+    assert row["properties"] == '{"device":"phone","zip":"12345"}'
+    assert "192.0.2" not in str(row)
+
+
+def test_generic_merges_properties(tmp_path: Path):
+    line = '{"occurred_at":"2024-05-01T00:00:00Z","event_type":"play","url":"/a",'
+    line += '"properties":{"a":1},"b":"x","c":{"d":2}}'
+    assert one(tmp_path, line)["properties"] == '{"b":"x","c":"{\\"d\\": 2}","a": 1}'
+
+
+def test_generic_ids(tmp_path: Path):
+    head = "event_id,occurred_at,event_type,url\n"
+    rest = ",2024-05-01T00:00:00Z,play,/a\n"
+    ids = ["A11378C4-CF54-489C-86D8-52C713ED0EF7", "order 7", ""]
+    rows, _ = load(tmp_path, head + "".join(value + rest for value in ids))
+    first, second, third = rows["listener_events"]
+    assert first["event_id"] == "a11378c4-cf54-489c-86d8-52c713ed0ef7"
+    assert (second["event_id"], second["properties"]) == (event_id_of("order 7"), '{"event_id":"order 7"}')
+    assert [row["_made"] for row in (first, second, third)] == [False, False, True]
+
+
+def test_an_id_made_of_content_is_the_same_in_csv_ndjson_and_parquet(tmp_path: Path):
+    row = {"occurred_at": "2024-05-01T00:00:00Z", "event_type": "play", "url": "/a", "status": "200"}
+    frame = pl.DataFrame([row])
+    frame.write_parquet(tmp_path / "p")
+    ids = {
+        one(tmp_path, data)["event_id"]
+        for data in (frame.write_csv(), frame.write_ndjson(), (tmp_path / "p").read_bytes())
+    }
+    assert len(ids) == 1
+
+
+def test_a_bad_address_in_our_own_form_is_refused_and_not_told(tmp_path: Path):
+    _, rejects = load(tmp_path, "occurred_at,event_type,url,ip\n2024-05-01,play,/a,192.0.2.300\n")
+    assert [(reject.field, reject.reason) for reject in rejects] == [("ip", "not_an_address")]
+    assert "192.0.2.300" not in rejects[0].detail
+
+
+@pytest.mark.parametrize(
+    ("data", "dataset", "source", "expected"),
+    [
+        (S3, "listener_events", None, "s3"),
+        (log(), "listener_events", None, "combined"),
+        (CLOUDFRONT + EDGE, "listener_events", None, "cloudfront"),
+        (HITS + HIT, "listener_events", None, "op3"),
+        ("occurred_at,event_type,url\n2024-05-01,play,/a\n", "listener_events", None, "generic"),
+        ("sponsor_id,name\ns,n\n", "sponsors", None, "generic"),
+        (FEED, None, "rss", "rss"),
+        (FEED, "episodes", None, "rss"),
+        (log(), None, "nginx", "combined"),
+        (log(), None, None, "combined"),
+        ("", "listener_events", None, "generic"),
+        ("", None, "nginx", "combined"),
+    ],
+)
+def test_which_source_a_file_is(tmp_path: Path, data: str, dataset: str | None, source: str | None, expected: str):
+    path = tmp_path / "file"
+    path.write_text(data)
+    assert resolve(LoadRequest("file", "acme", dataset, source), read_head(path, "file"))[0].name == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "dataset", "source", "error", "message"),
+    [
+        (log(), "listener_event", None, UnknownDatasetError, "no dataset 'listener_event'.*listener_events"),
+        (log(), None, "ngnix", UnknownDatasetError, "no source 'ngnix'.*nginx"),
+        (log(), "spend", "nginx", UnknownDatasetError, "nginx holds listener_events, not spend"),
+        ("a,b\n1,2\n", None, None, UnknownDatasetError, "say which dataset"),
+        ("a,b\n1,2\n", None, "nginx", NotThisSourceError, "does not look like source combined"),
+        (
+            "a,b\n1,2\n",
+            "spend",
+            None,
+            NotThisSourceError,
+            "no column campaign_id, spend_date, amount.*columns: a, b",
+        ),
+        ('{"a":1}\n', "spend", None, NotThisSourceError, "no column campaign_id"),
+        ("<html></html>", None, "rss", NotThisSourceError, "does not look like source rss"),
+        ("<html></html>", "spend", None, NotThisSourceError, "does not look like source generic"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_fix(
+    tmp_path: Path, data: str, dataset: str | None, source: str | None, error: type[LoadError], message: str
+):
+    path = tmp_path / "file"
+    path.write_text(data)
+    with pytest.raises(error, match=message):
+        resolve(LoadRequest("file", "acme", dataset, source), read_head(path, "file"))
+
+
+def test_sources_are_found_by_name_and_alias():
+    names = [name for source in SOURCES for name in (source.name, *source.aliases)]
+    assert len(names) == len(set(names))
+    assert not set(names) & set(DATASETS)
+    assert all(find_source(name) is not None for name in names)
+    assert find_source("none") is None
+    assert all(set(source.datasets) <= set(DATASETS) for source in SOURCES)
+    assert LINE.startswith("_")
