@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
@@ -22,7 +22,8 @@ _ALLOWED: Final = {
     "POSTGRES_PORT": "a whole number from 1 to 65535",
     "POSTGRES_SSLMODE": "disable, allow, prefer, require, verify-ca or verify-full",
     "EARMARK_ENGINE": "auto or postgres",
-    "EARMARK_POOL_SIZE": "a whole number from 1 to 100",
+    "EARMARK_POOL_MIN_SIZE": "a whole number from 0 to 100, at most EARMARK_POOL_MAX_SIZE",
+    "EARMARK_POOL_MAX_SIZE": "a whole number from 1 to 100, at least EARMARK_POOL_MIN_SIZE",
     "EARMARK_DBT_THREADS": "a whole number from 1 to 64",
     "EARMARK_HASH_KEY": "at least 16 characters, better 32 random bytes in hexadecimal",
     "EARMARK_HASH_KEY_ID": "1 to 32 letters, digits, - or _",
@@ -59,7 +60,8 @@ class Settings(BaseSettings):
     postgres_sslkey: str | None = None
 
     engine: Annotated[Literal["auto", "postgres"], Field(alias="EARMARK_ENGINE")] = "auto"
-    pool_size: Annotated[int, Field(alias="EARMARK_POOL_SIZE", ge=1, le=100)] = 4
+    pool_min_size: Annotated[int, Field(alias="EARMARK_POOL_MIN_SIZE", ge=0, le=100)] = 1
+    pool_max_size: Annotated[int, Field(alias="EARMARK_POOL_MAX_SIZE", ge=1, le=100)] = 4
     dbt_threads: Annotated[int, Field(alias="EARMARK_DBT_THREADS", ge=1, le=64)] = 4
     home: Annotated[Path, Field(alias="EARMARK_HOME")] = PROJECT_ROOT / ".earmark"
     landing: Annotated[str | None, Field(alias="EARMARK_LANDING")] = None
@@ -80,6 +82,13 @@ class Settings(BaseSettings):
     @classmethod
     def _is_absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
+
+    @field_validator("pool_max_size")
+    @classmethod
+    def _holds_the_smallest(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("pool_min_size", 0):
+            raise ValueError("smaller than EARMARK_POOL_MIN_SIZE")
+        return value
 
     @model_validator(mode="after")
     def _landing_is_absolute(self) -> Self:
@@ -120,7 +129,9 @@ def settings() -> Settings:
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_input=True, include_url=False):
-        variable = str(detail["loc"][0]).upper() if detail["loc"] else "the settings"
+        name = str(detail["loc"][0]) if detail["loc"] else "the settings"
+        known = Settings.model_fields.get(name.lower())
+        variable = (known.alias if known and known.alias else name).upper()
         held = detail.get("input")
         shown = "a value that is not shown" if isinstance(held, SecretStr) or _is_secret(variable) else repr(held)
         allowed = _ALLOWED.get(variable)

@@ -54,15 +54,11 @@ def template(server: Database) -> Database:
     name = f"earmark_template_{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
     database = replace(server, name=name)
     with server.connect(autocommit=True) as connection, advisory_lock(connection, "test template"):
-        row = connection.execute(
-            "select datistemplate from pg_database where datname = %s", (name,)
-        ).fetchone()
+        row = connection.execute("select datistemplate from pg_database where datname = %s", (name,)).fetchone()
         if row is None or not row[0]:
             identifier = sql.Identifier(name)
             connection.execute(sql.SQL("drop database if exists {}").format(identifier))
-            connection.execute(
-                sql.SQL("create database {} encoding 'UTF8' template template0").format(identifier)
-            )
+            connection.execute(sql.SQL("create database {} encoding 'UTF8' template template0").format(identifier))
             with database.connect(autocommit=True) as fresh:
                 migrate(fresh)
             connection.execute(sql.SQL("alter database {} is_template true").format(identifier))

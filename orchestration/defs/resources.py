@@ -1,7 +1,13 @@
 """Resources: the warehouse and the landing folder, as the settings mean them."""
 
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
 import dagster as dg
 import psycopg
+from psycopg_pool import ConnectionPool
 
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.warehouse.database import Database, resolve
@@ -18,14 +24,21 @@ class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the database's address."""
         return Database.from_url(self.url) if self.url else resolve(load_settings())
 
-    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
-        """Open a connection.
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """Lend a connection; it is committed, or rolled back on an error.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached.
 
         """
-        return self.database().connect("earmark dagster", autocommit=autocommit)
+        database = self.database()
+        if self.url:
+            with database.connect("earmark dagster") as connection:
+                yield connection
+        else:
+            with _pool(database).connection() as connection:
+                yield connection
 
 
 class Landing(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -40,3 +53,19 @@ class Landing(dg.ConfigurableResource):  # type: ignore[type-arg]
     def key(self) -> HashKey:
         """Return the secret under which client addresses are hashed."""
         return hash_key(load_settings())
+
+
+@lru_cache(maxsize=1)
+def _pool(database: Database) -> ConnectionPool:
+    """Return the pool of this process: the sensors look every few seconds."""
+    database.connect().close()  # says at once, and in words, where the database cannot be reached
+    settings = load_settings()
+    pool = ConnectionPool(
+        database.conninfo(application_name="earmark dagster", options="-c TimeZone=UTC"),
+        min_size=settings.pool_min_size,
+        max_size=settings.pool_max_size,
+        check=ConnectionPool.check_connection,
+        open=True,
+    )
+    atexit.register(pool.close)
+    return pool

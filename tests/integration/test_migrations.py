@@ -71,9 +71,7 @@ def test_a_role_that_is_no_superuser_can_migrate(server: Database) -> None:
     database = replace(server, name=role, user=role, password="owner")
     with server.connect(autocommit=True) as admin:
         admin.execute(sql.SQL("create role {} login password 'owner'").format(sql.Identifier(role)))
-        admin.execute(
-            sql.SQL("create database {} owner {}").format(sql.Identifier(role), sql.Identifier(role))
-        )
+        admin.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(role), sql.Identifier(role)))
         try:
             with database.connect(autocommit=True) as connection:
                 assert len(migrate(connection)) == len(read_migrations())

@@ -105,9 +105,7 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
         '{"windows": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
         '["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z"]], "rebuild": ["child"], "changes_are_taken": false}'
     )
-    assert plan.summary() == (
-        "1 models refreshed for 2026-01-01 to 2026-01-02, 2026-02-01; 1 built whole (child)"
-    )
+    assert plan.summary() == ("1 models refreshed for 2026-01-01 to 2026-01-02, 2026-02-01; 1 built whole (child)")
 
 
 def test_an_empty_plan_says_so() -> None:

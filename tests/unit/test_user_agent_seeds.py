@@ -81,9 +81,7 @@ def test_categories_stand_in_the_documented_order() -> None:
     rows = read_seed("user_agent_patterns.csv")
     assert list(rows[0]) == ["match_order", "category", "name", "pattern", "counts", "note"]
     assert list(dict.fromkeys(row["category"] for row in rows)) == CATEGORIES
-    assert [row["category"] for row in rows] == sorted(
-        (row["category"] for row in rows), key=CATEGORIES.index
-    )
+    assert [row["category"] for row in rows] == sorted((row["category"] for row in rows), key=CATEGORIES.index)
 
 
 def test_only_libraries_may_go_either_way() -> None:
@@ -247,8 +245,7 @@ def test_agreement_with_labelled_examples(client_rules: list[Rule]) -> None:
     wrong = [
         (row["category"], label[0] if label else "unknown", row["user_agent_example"])
         for row in examples
-        if (label := first_match(client_rules, row["user_agent_example"])) is None
-        or label[0] != row["category"]
+        if (label := first_match(client_rules, row["user_agent_example"])) is None or label[0] != row["category"]
     ]
     agreement = 1 - len(wrong) / len(examples)
     assert agreement >= 0.95, f"{agreement:.3f}: {wrong}"

@@ -142,7 +142,10 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
             f"{request.uri}: source {label} holds {' and '.join(source.datasets)}, not {request.dataset}"
         )
     if request.dataset is None and len(source.datasets) > 1 and source.shape is not Shape.DOCUMENT:
-        raise UnknownDatasetError(f"{request.uri}: say which dataset it is: {', '.join(DATASETS)}")
+        raise UnknownDatasetError(
+            f"{request.uri}: looks like no log, export or feed that is known. If it holds rows of a dataset under "
+            f"its field names, say which: {', '.join(DATASETS)}"
+        )
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)
     return source, dataset, label
@@ -267,8 +270,8 @@ class _Load:
         ).fetchone()
         if found is None:
             raise UnknownTenantError(
-                f"{self._request.uri}: there is no tenant {self._tenant!r}. Register it with a line "
-                f"{self._tenant},<name> in tenants.csv (columns tenant_id,name) of the landing folder"
+                f"{self._request.uri}: there is no tenant {self._tenant!r}. Register it: earmark tenant add "
+                f"{self._tenant}, or a line in tenants.csv (columns tenant_id,name) of the landing folder"
             )
         self._connection.execute(
             "insert into ingest.hash_keys (key_id, fingerprint) values (%s, %s) on conflict do nothing",
