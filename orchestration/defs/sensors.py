@@ -25,7 +25,8 @@ from orchestration.lib.warehouse.windows import Window
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
-_SECONDS_BETWEEN_LOOKS: Final = 5  # the daemon looks no oftener
+# Dagster's daemon goes round every 5 seconds; asking for 5 would miss every other round by a hair.
+_SECONDS_BETWEEN_LOOKS: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,20 @@ def _ask(
     run_config: dg.RunConfig | None,
     tags: dict[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
-    statuses = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]
-    for name in (load_job.name, refresh_job.name):
-        running = context.instance.get_run_ids(dg.RunsFilter(job_name=name, statuses=statuses), limit=1)
-        if running:
-            return dg.SkipReason(f"run {running[0]} is at work")
     asked = next_request(state, Asked.read(context.cursor), datetime.now(UTC))
     if isinstance(asked, timedelta):
-        return dg.SkipReason(f"the last request came to nothing; the next is in {asked.total_seconds():.0f} s")
+        return dg.SkipReason(f"asked before; if that comes to nothing, again in {asked.total_seconds():.0f} s")
     request = dg.RunRequest(run_key=f"{job}-{asked.state}-{asked.at}", run_config=run_config, tags=tags)
     return dg.SensorResult(run_requests=[request], cursor=asked.written())
+
+
+def _waiting_run(context: dg.SensorEvaluationContext, *statuses: dg.DagsterRunStatus) -> str | None:
+    """Return a load or refresh in one of these states, if there is one."""
+    for name in (load_job.name, refresh_job.name):
+        found = context.instance.get_run_ids(dg.RunsFilter(job_name=name, statuses=statuses), limit=1)
+        if found:
+            return found[0]
+    return None
 
 
 @dg.sensor(
@@ -101,6 +106,9 @@ def landing_sensor(
         files = new_files(connection, landing.location())
     if not files:
         return dg.SkipReason("no new files")
+    # A run that has not started will find these files too; one at work may have looked before they came.
+    if (queued := _waiting_run(context, dg.DagsterRunStatus.QUEUED)) is not None:
+        return dg.SkipReason(f"run {queued} will load them")
     state = digest(f"{file.state.uri} {file.state.bytes} {file.state.modified_at}" for file in files)
     return _ask(context, state, load_job.name, None, {"earmark/new_files": str(len(files))})
 
@@ -118,6 +126,8 @@ def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) 
         days = changes.pending_days(connection)
     if not days:
         return dg.SkipReason("every changed day is refreshed")
+    if (running := _waiting_run(context, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES)) is not None:
+        return dg.SkipReason(f"run {running} is at work")
     windows = changes.windows_of(days)
     state = digest(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)
     return _ask(

@@ -4,6 +4,7 @@ What lives here: parsing the project and running a command as a stream of events
 ``refresh``.
 """
 
+import hashlib
 import json
 import os
 import queue
@@ -90,18 +91,29 @@ def is_result(event: Event) -> bool:
 
 
 def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest; importing dbt is slow)
-    """Parse the project and return dbt's manifest.
+    """Parse the project for a database and return dbt's manifest.
+
+    It is kept, and taken again until a file of the project is newer: dbt's own partial parse takes a second to
+    find that nothing has changed, which is half of a refresh.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
     from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt.version import __version__
 
+    address = sorted((name, value) for name, value in environment.items() if name != "POSTGRES_PASSWORD")
+    digest = hashlib.sha256(json.dumps([__version__, str(PROJECT_ROOT), address]).encode()).hexdigest()
+    path = _target() / f"manifest-{digest[:16]}.msgpack"
+    if _is_current(path):
+        return Manifest.from_msgpack(path.read_bytes())
     with _environment(environment):
         result = dbtRunner().invoke(["parse", *common_arguments()])
     if not result.success:
         raise DbtError(str(result.exception).strip())
+    _write_whole(path, result.result.to_msgpack())
     return result.result
 
 
@@ -124,21 +136,29 @@ def common_arguments() -> list[str]:
 def ensure_manifest() -> Path:
     """Return the path of a manifest of the project, parsed anew where a file of the project is newer.
 
-    It is a copy that is exchanged whole: dbt writes its own in place, and a reader may meet half of it.
+    It is exchanged whole: dbt writes its own in place, and a reader may meet half of it.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
     path = _target() / "definitions.json"
-    parts = [PROJECT_ROOT / "dbt_project.yml", *PROFILES.rglob("*"), *(PROJECT_ROOT / "models").rglob("*")]
-    parts += (PROJECT_ROOT / "seeds").rglob("*")
-    if not path.exists() or path.stat().st_mtime < max(part.stat().st_mtime for part in parts):
-        manifest = as_dict(parse(NO_DATABASE))
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(manifest, default=str), encoding="utf-8")
-        draft.replace(path)
+    if not _is_current(path):
+        _write_whole(path, json.dumps(as_dict(parse(NO_DATABASE)), default=str).encode())
     return path
+
+
+def _is_current(path: Path) -> bool:
+    parts = [PROJECT_ROOT / "dbt_project.yml"]
+    for folder in (PROFILES, PROJECT_ROOT / "models", PROJECT_ROOT / "seeds"):
+        parts += [folder, *folder.rglob("*")]
+    return path.exists() and path.stat().st_mtime > max(part.stat().st_mtime for part in parts)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(data)
+    draft.replace(path)
 
 
 def as_dict(manifest: Any) -> dict[str, Any]:  # noqa: ANN401  (dbt's Manifest)
