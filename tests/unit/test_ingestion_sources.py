@@ -340,7 +340,7 @@ def test_which_source_a_file_is(tmp_path: Path, data: str, dataset: str | None, 
         (log(), "listener_event", None, UnknownDatasetError, "no dataset 'listener_event'.*listener_events"),
         (log(), None, "ngnix", UnknownDatasetError, "no source 'ngnix'.*nginx"),
         (log(), "spend", "nginx", UnknownDatasetError, "nginx holds listener_events, not spend"),
-        ("a,b\n1,2\n", None, None, UnknownDatasetError, "say which dataset"),
+        ("a,b\n1,2\n", None, None, UnknownDatasetError, "say which"),
         ("a,b\n1,2\n", None, "nginx", NotThisSourceError, "does not look like source combined"),
         (
             "a,b\n1,2\n",

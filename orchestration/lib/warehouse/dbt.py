@@ -100,7 +100,6 @@ def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manife
         DbtError: the project does not parse; the text is dbt's own.
 
     """
-    from dbt.cli.main import dbtRunner
     from dbt.contracts.graph.manifest import Manifest
     from dbt.version import __version__
 
@@ -109,11 +108,20 @@ def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manife
     path = _target() / f"manifest-{digest[:16]}.msgpack"
     if _is_current(path):
         return Manifest.from_msgpack(path.read_bytes())
+    manifest = _parse_anew(environment)
+    _write_whole(path, manifest.to_msgpack())
+    return manifest
+
+
+def _parse_anew(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest)
+    from dbt.cli.main import dbtRunner
+
     with _environment(environment):
         result = dbtRunner().invoke(["parse", *common_arguments()])
     if not result.success:
         raise DbtError(str(result.exception).strip())
-    _write_whole(path, result.result.to_msgpack())
+    data = result.result.writable_manifest().to_dict(omit_none=False)
+    _write_whole(_definitions(), json.dumps(data, default=str).encode())
     return result.result
 
 
@@ -134,18 +142,22 @@ def common_arguments() -> list[str]:
 
 
 def ensure_manifest() -> Path:
-    """Return the path of a manifest of the project, parsed anew where a file of the project is newer.
+    """Return the path of a manifest of the project, of the form of dbt's ``manifest.json``.
 
-    It is exchanged whole: dbt writes its own in place, and a reader may meet half of it.
+    It is parsed anew where a file of the project is newer, and exchanged whole: dbt writes its own in place, and
+    a reader may meet half of it. The database's name in it is that of whoever parsed last.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
-    path = _target() / "definitions.json"
-    if not _is_current(path):
-        _write_whole(path, json.dumps(as_dict(parse(NO_DATABASE)), default=str).encode())
-    return path
+    if not _is_current(_definitions()):
+        _parse_anew(NO_DATABASE)
+    return _definitions()
+
+
+def _definitions() -> Path:
+    return _target() / "definitions.json"
 
 
 def _is_current(path: Path) -> bool:

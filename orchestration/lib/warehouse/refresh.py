@@ -126,7 +126,7 @@ class Refresh:
         self.threads = threads
         self.plan = Plan((), (), (), ())
         self._manifest = dbt.parse(database.environment())
-        self.manifest = dbt.as_dict(self._manifest)
+        self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
 
     def run(
         self, windows: Sequence[Window] = (), *, full: bool = False, models: Sequence[str] = ()
