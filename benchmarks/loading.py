@@ -1,11 +1,12 @@
 """How fast events are loaded, against a plain COPY of the same rows and against other loaders.
 
-    python -m benchmarks.loading --database-url postgresql://... [--rows 1000000] [--dlt-python /path/to/python]
+    python benchmarks/loading.py [--database-url postgresql://...] [--rows 1000000] [--dlt-python /path/to/python]
 
-Makes --rows listener events (about 370 bytes each, over 30 days) as CSV, NDJSON and Parquet, creates a database of
-its own beside the one that is named, and prints thousand rows a second, the ratio to the limit and the peak of
-memory. The limit is a server-side COPY of a clean CSV, its derived columns filled in, straight into
-raw.listener_events with its key and index. Every other row does the whole work: read, check, hash, deduplicate.
+Makes --rows listener events (about 370 bytes each, over 30 days) as CSV, NDJSON and Parquet, creates a database
+of its own beside the one that is named (or that the settings mean), and prints thousand rows a second, the ratio
+to the limit and the peak of memory. The limit is a server-side COPY of a clean CSV, its derived columns filled in,
+straight into raw.listener_events with its key and index. Every other row does the whole work: read, check, hash,
+deduplicate.
 Only ratios of one run mean something. --repeat takes the best of several runs of ours and of the limit.
 """
 
@@ -32,7 +33,9 @@ from orchestration.lib.ingestion import rows as rows_module
 from orchestration.lib.ingestion.datasets import LISTENER_EVENTS
 from orchestration.lib.ingestion.load import LoadRequest, load_file
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.warehouse.database import resolve
 from orchestration.lib.warehouse.migrations import migrate
+from orchestration.settings import load_settings
 
 KEY = HashKey("benchmark", b"a secret of thirty-two bytes....")
 DATABASE = "earmark_benchmark_loading"
@@ -153,7 +156,7 @@ def time_ours(url: str, path: Path) -> tuple[float, int]:
     """Seconds and peak memory (bytes) of our loader, in a process of its own."""
     own = fresh_database(url)
     answer = subprocess.run(
-        [sys.executable, "-m", "benchmarks.loading", "--only-load", str(path), "--database-url", own],
+        [sys.executable, __file__, "--only-load", str(path), "--database-url", own],
         check=True,
         capture_output=True,
         text=True,
@@ -292,7 +295,7 @@ def attempt(name: str, run: Callable[[], float]) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--database-url", required=True)
+    parser.add_argument("--database-url")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--dlt-python", help="a Python that can import dlt[postgres] and pyarrow")
@@ -302,7 +305,8 @@ def main() -> None:
     if options.only_load:
         only_load(options.database_url, options.only_load)
         return
-    url, count = options.database_url, options.rows
+    url = options.database_url or resolve(load_settings()).conninfo()
+    count = options.rows
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(Path(folder), count)
         sizes = ", ".join(f"{kind} {path.stat().st_size / count:.0f} B" for kind, path in paths.items())
