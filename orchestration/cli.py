@@ -223,7 +223,8 @@ def load(
     if json_:
         _print_json(report.as_dict())
     else:
-        out.print(_load_table(report))
+        if report.datasets:
+            out.print(_load_table(report))
         out.print(str(report))
         for refused in report.refused:
             err.print(f"[bold red]refused[/bold red] {escape(refused)}", highlight=False, soft_wrap=True)
