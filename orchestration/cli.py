@@ -279,7 +279,7 @@ def status_(json_: Json = False) -> None:
     state = {
         "database": str(database),
         "server": row[0] if row else None,
-        "engine": "postgres",
+        "engine": settings.engine_in_use,
         "landing": settings.landing_root,
         "migrations_not_as_on_disk": pending,
         "datasets": [asdict(line) for line in ledger],

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     postgres_sslcert: str | None = None
     postgres_sslkey: str | None = None
 
+    # How tables are cut by time. There is one engine so far; auto takes it.
     engine: Annotated[Literal["auto", "postgres"], Field(alias="EARMARK_ENGINE")] = "auto"
     pool_min_size: Annotated[int, Field(alias="EARMARK_POOL_MIN_SIZE", ge=0, le=100)] = 1
     pool_max_size: Annotated[int, Field(alias="EARMARK_POOL_MAX_SIZE", ge=1, le=100)] = 4
@@ -100,6 +101,11 @@ class Settings(BaseSettings):
     def uses_embedded_server(self) -> bool:
         """Whether no server is named, so that the embedded one is meant."""
         return self.database_url is None and self.postgres_host is None
+
+    @property
+    def engine_in_use(self) -> str:
+        """The engine that ``engine`` means."""
+        return "postgres" if self.engine == "auto" else self.engine
 
     @property
     def landing_root(self) -> str:

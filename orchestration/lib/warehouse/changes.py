@@ -111,10 +111,6 @@ def model_versions(manifest: Mapping[str, Any], variables: Mapping[str, Any]) ->
     return {nodes[key]["name"]: version(key) for key in sorted(nodes)}
 
 
-def _parents(node: Mapping[str, Any]) -> list[str]:
-    return sorted(node["depends_on"].get("nodes", []))
-
-
 def _project_macros(node: Mapping[str, Any], macros: Mapping[str, Any]) -> list[str]:
     found: set[str] = set()
     waiting = list(node["depends_on"].get("macros", []))
