@@ -21,7 +21,7 @@ _ALLOWED: Final = {
     "DATABASE_READ_URL": "postgresql://user:password@host:port/database",
     "POSTGRES_PORT": "a whole number from 1 to 65535",
     "POSTGRES_SSLMODE": "disable, allow, prefer, require, verify-ca or verify-full",
-    "EARMARK_ENGINE": "auto or postgres",
+    "EARMARK_ENGINE": "auto, timescaledb or postgres",
     "EARMARK_POOL_MIN_SIZE": "a whole number from 0 to 100, at most EARMARK_POOL_MAX_SIZE",
     "EARMARK_POOL_MAX_SIZE": "a whole number from 1 to 100, at least EARMARK_POOL_MIN_SIZE",
     "EARMARK_DBT_THREADS": "a whole number from 1 to 64",
@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     postgres_sslcert: str | None = None
     postgres_sslkey: str | None = None
 
-    # How tables are cut by time. There is one engine so far; auto takes it.
-    engine: Annotated[Literal["auto", "postgres"], Field(alias="EARMARK_ENGINE")] = "auto"
+    # How tables are cut by time. auto: TimescaleDB where it is there, fully licensed, else plain PostgreSQL.
+    engine: Annotated[Literal["auto", "timescaledb", "postgres"], Field(alias="EARMARK_ENGINE")] = "auto"
     pool_min_size: Annotated[int, Field(alias="EARMARK_POOL_MIN_SIZE", ge=0, le=100)] = 1
     pool_max_size: Annotated[int, Field(alias="EARMARK_POOL_MAX_SIZE", ge=1, le=100)] = 4
     dbt_threads: Annotated[int, Field(alias="EARMARK_DBT_THREADS", ge=1, le=64)] = 4
@@ -101,11 +101,6 @@ class Settings(BaseSettings):
     def uses_embedded_server(self) -> bool:
         """Whether no server is named, so that the embedded one is meant."""
         return self.database_url is None and self.postgres_host is None
-
-    @property
-    def engine_in_use(self) -> str:
-        """The engine that ``engine`` means."""
-        return "postgres" if self.engine == "auto" else self.engine
 
     @property
     def landing_root(self) -> str:

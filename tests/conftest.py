@@ -17,7 +17,8 @@ from psycopg import sql
 
 from orchestration.lib.warehouse import embedded
 from orchestration.lib.warehouse.database import Database, advisory_lock
-from orchestration.lib.warehouse.migrations import migrate, read_migrations
+from orchestration.lib.warehouse.engine import Engine, prepare
+from orchestration.lib.warehouse.migrations import read_migrations
 from orchestration.settings import PROJECT_ROOT, Settings
 
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
@@ -49,9 +50,26 @@ def server() -> Database:
 
 @pytest.fixture(scope="session")
 def template(server: Database) -> Database:
-    """Return a migrated database to clone; no test connects to it."""
+    """Return a migrated database on plain PostgreSQL to clone; no test connects to it."""
+    return _make_template(server, Engine.POSTGRES)
+
+
+@pytest.fixture(scope="session")
+def timescaledb_template(server: Database) -> Database:
+    """Return a migrated database on TimescaleDB to clone; skips where the server has none."""
+    with server.connect(autocommit=True) as connection:
+        found = connection.execute(
+            "select from pg_available_extensions inner join pg_settings on true"
+            " where pg_available_extensions.name = 'timescaledb' and pg_settings.name = 'timescaledb.disable_load'"
+        ).fetchone()
+    if found is None:
+        pytest.skip(f"no TimescaleDB on {server}: what is special to that engine is not tested")
+    return _make_template(server, Engine.TIMESCALEDB)
+
+
+def _make_template(server: Database, engine: Engine) -> Database:
     texts = "".join(migration.checksum for migration in read_migrations())
-    name = f"earmark_template_{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
+    name = f"earmark_template_{engine}_{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
     database = replace(server, name=name)
     with server.connect(autocommit=True) as connection, advisory_lock(connection, "test template"):
         row = connection.execute("select datistemplate from pg_database where datname = %s", (name,)).fetchone()
@@ -59,15 +77,35 @@ def template(server: Database) -> Database:
             identifier = sql.Identifier(name)
             connection.execute(sql.SQL("drop database if exists {}").format(identifier))
             connection.execute(sql.SQL("create database {} encoding 'UTF8' template template0").format(identifier))
-            with database.connect(autocommit=True) as fresh:
-                migrate(fresh)
+            prepare(database, engine)
+            connection.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (name,)
+            )  # TimescaleDB's scheduler keeps a connection
+            connection.execute(sql.SQL("alter database {} allow_connections false").format(identifier))
             connection.execute(sql.SQL("alter database {} is_template true").format(identifier))
     return database
 
 
 @pytest.fixture
 def address(server: Database, template: Database) -> Iterator[Database]:
-    """Return a fresh migrated database; it is dropped after the test."""
+    """Return a fresh migrated database on plain PostgreSQL; it is dropped after the test."""
+    yield from _clone(server, template)
+
+
+@pytest.fixture
+def timescaledb(server: Database, timescaledb_template: Database) -> Iterator[Database]:
+    """Return a fresh migrated database on TimescaleDB; it is dropped after the test."""
+    yield from _clone(server, timescaledb_template)
+
+
+@pytest.fixture(params=[Engine.POSTGRES, pytest.param(Engine.TIMESCALEDB, marks=pytest.mark.timescaledb)])
+def any_engine(request: pytest.FixtureRequest) -> Database:
+    """Return a fresh migrated database, on each engine in turn."""
+    database: Database = request.getfixturevalue("address" if request.param is Engine.POSTGRES else "timescaledb")
+    return database
+
+
+def _clone(server: Database, template: Database) -> Iterator[Database]:
     database = replace(server, name=f"earmark_test_{uuid.uuid4().hex[:16]}")
     clone = sql.SQL("create database {} template {}").format(
         sql.Identifier(database.name), sql.Identifier(template.name)

@@ -37,13 +37,12 @@ unbalanced as (
 
 select *
 from unbalanced
-{% if var('changes_are_taken', false) %}
-    where not exists (
-        select 1
-        from {{ source('ingest', 'changed_days') }} as changed_days
-        where
-            changed_days.tenant_id = unbalanced.tenant_id
-            and changed_days.day = unbalanced.day
-            and changed_days.change > greatest(changed_days.taken_change, changed_days.built_change)
-    )
-{% endif %}
+where not exists (
+    select 1
+    from {{ source('ingest', 'changes') }} as changes
+    inner join {{ source('ingest', 'runs') }} as runs on runs.invocation_id = '{{ invocation_id }}'
+    where
+        changes.tenant_id = unbalanced.tenant_id
+        and changes.day = unbalanced.day
+        and not pg_visible_in_snapshot(changes.changed_by, runs.taken)
+)

@@ -4,6 +4,7 @@
     materialized='incremental',
     incremental_strategy='append',
     pre_hook="{{ lock_and_empty_when_whole() }}",
+    post_hook="{{ note_build() }}",
 ) }}
 
 with events as (

@@ -38,8 +38,8 @@ _REJECTED: Final = """
 
 _WAITING: Final = """
     select tenant_id, dataset, day, changed_at
-    from ingest.changed_days
-    where change > built_change and changed_at < now() - %s::interval
+    from ingest.pending_refresh
+    where changed_at < now() - %s::interval
     order by changed_at
 """
 

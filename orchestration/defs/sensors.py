@@ -9,7 +9,7 @@ that led to nothing (its run failed) is made again, ever later, until something 
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -21,7 +21,6 @@ from orchestration.defs.assets import list_windows, load_job, refresh_job
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.lib.ingestion.landing import new_files, register_tenants
 from orchestration.lib.warehouse import changes
-from orchestration.lib.warehouse.windows import Window
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
@@ -71,13 +70,12 @@ def _ask(
     context: dg.SensorEvaluationContext,
     state: str,
     job: str,
-    run_config: dg.RunConfig | None,
     tags: dict[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
     asked = next_request(state, Asked.read(context.cursor), datetime.now(UTC))
     if isinstance(asked, timedelta):
         return dg.SkipReason(f"asked before; if that comes to nothing, again in {asked.total_seconds():.0f} s")
-    request = dg.RunRequest(run_key=f"{job}-{asked.state}-{asked.at}", run_config=run_config, tags=tags)
+    request = dg.RunRequest(run_key=f"{job}-{asked.state}-{asked.at}", tags=tags)
     return dg.SensorResult(run_requests=[request], cursor=asked.written())
 
 
@@ -110,7 +108,7 @@ def landing_sensor(
     if (queued := _waiting_run(context, dg.DagsterRunStatus.QUEUED)) is not None:
         return dg.SkipReason(f"run {queued} will load them")
     state = digest(f"{file.state.uri} {file.state.bytes} {file.state.modified_at}" for file in files)
-    return _ask(context, state, load_job.name, None, {"earmark/new_files": str(len(files))})
+    return _ask(context, state, load_job.name, {"earmark/new_files": str(len(files))})
 
 
 @dg.sensor(
@@ -118,24 +116,15 @@ def landing_sensor(
     job=refresh_job,
     minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Turns changed days into windows of event time and asks for a refresh of exactly those.",
+    description="Looks for days that were changed, by whomever, and asks for a refresh of exactly those.",
 )
 def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
-    """Look for days that a load has changed and no refresh has seen."""
+    """Look for days that were changed and that some model has not seen."""
     with warehouse.connect() as connection:
         days = changes.pending_days(connection)
     if not days:
         return dg.SkipReason("every changed day is refreshed")
     if (running := _waiting_run(context, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES)) is not None:
         return dg.SkipReason(f"run {running} is at work")
-    windows = changes.windows_of(days)
     state = digest(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)
-    return _ask(
-        context, state, refresh_job.name, refresh_config(windows), {"earmark/windows": list_windows(windows)}
-    )
-
-
-def refresh_config(windows: Sequence[Window]) -> dg.RunConfig:
-    """Return the run configuration that refreshes these windows."""
-    listed = [dict(zip(("start", "end"), window.as_vars(), strict=True)) for window in windows]
-    return dg.RunConfig(ops={"dbt_models": {"config": {"windows": listed}}})
+    return _ask(context, state, refresh_job.name, {"earmark/windows": list_windows(changes.windows_of(days))})

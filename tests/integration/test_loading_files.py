@@ -98,9 +98,7 @@ def test_a_load_and_its_ledger(connection: psycopg.Connection, tmp_path: Path):
             *("2024-05-01 00:00:00+00", "2024-05-01 00:01:39+00"),
         )
     ]
-    assert rows(connection, "select dataset, day::text from ingest.changed_days") == [
-        ("listener_events", "2024-05-01")
-    ]
+    assert rows(connection, "select dataset, day::text from ingest.changes") == [("listener_events", "2024-05-01")]
     ((line, field, reason, detail, original),) = rows(
         connection, "select line_number, field, reason, detail, original from ingest.rejects"
     )
@@ -131,11 +129,11 @@ def test_the_same_bytes_add_nothing(connection: psycopg.Connection, tmp_path: Pa
 
 def test_the_same_rows_in_other_bytes_are_duplicates(connection: psycopg.Connection, tmp_path: Path):
     run(connection, write(tmp_path, events(100)), "listener_events")
-    day = rows(connection, "select change from ingest.changed_days")
+    day = rows(connection, "select changed_by::text::bigint from ingest.changes")
     packed = tmp_path / "again.csv.gz"
     packed.write_bytes(gzip.compress(events(100).encode()))
     assert figures(run(connection, packed, "listener_events")) == (100, 0, 100, 0)
-    assert rows(connection, "select change from ingest.changed_days") == day
+    assert rows(connection, "select changed_by::text::bigint from ingest.changes") == day
 
 
 def test_half_known_files(connection: psycopg.Connection, tmp_path: Path):
@@ -197,14 +195,19 @@ def test_only_days_with_rows_get_chunks(connection: psycopg.Connection, tmp_path
     text = "occurred_at,event_type,url\n2005-01-01,play,/a\n2024-05-01,play,/a\n"
     report = run(connection, write(tmp_path, text), "listener_events")
     assert report.datasets[0].changed_days == 2
-    chunks = rows(connection, "select count(*) from pg_inherits where inhparent = 'raw.listener_events'::regclass")
-    assert chunks == [(2,)]
+    chunks = rows(
+        connection,
+        "select right(inhrelid::regclass::text, 8) from pg_inherits"
+        " where inhparent = 'raw.listener_events'::regclass and inhrelid::regclass::text < 'chunks.raw__listener_events__2025'"
+        " order by 1",
+    )
+    assert chunks == [("20050101",), ("20240501",)]
 
 
 def test_a_file_with_nothing_but_bad_rows(connection: psycopg.Connection, tmp_path: Path):
     text = "occurred_at,event_type,url\n" + "x,y,z\n" * 50
     assert figures(run(connection, write(tmp_path, text), "listener_events")) == (50, 0, 0, 50)
-    assert rows(connection, "select count(*) from ingest.changed_days") == [(0,)]
+    assert rows(connection, "select count(*) from ingest.changes") == [(0,)]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "occurred_at,event_type,url\n"])
@@ -219,18 +222,18 @@ def test_reference_data_keeps_the_latest(connection: psycopg.Connection, tmp_pat
     first = CAMPAIGNS + "c1,s,One,2024-01-01,2024-02-01,30\nc2,s,Two,2024-01-01,2024-02-01,30\n"
     second = first.replace("Two", "Changed") + "c3,s,3,2024-01-01,2024-02-01,\n"
     run(connection, write(tmp_path, events(10)), "listener_events")
-    before = rows(connection, "select change from ingest.changed_days")
+    before = rows(connection, "select changed_by::text::bigint from ingest.changes")
     assert figures(run(connection, write(tmp_path, first), "campaigns")) == (2, 2, 0, 0)
-    after = rows(connection, "select change from ingest.changed_days")
+    after = rows(connection, "select changed_by::text::bigint from ingest.changes")
     assert after > before
     assert figures(run(connection, write(tmp_path, second), "campaigns")) == (3, 2, 1, 0)
     assert rows(connection, "select name from raw.campaigns order by 1") == [("3",), ("Changed",), ("One",)]
     # The first file again: since then another was loaded, so its bytes are news.
     assert figures(run(connection, write(tmp_path, first), "campaigns")) == (2, 1, 1, 0)
     assert run(connection, write(tmp_path, first), "campaigns").already_loaded_as is not None
-    days = rows(connection, "select change from ingest.changed_days")
+    days = rows(connection, "select changed_by::text::bigint from ingest.changes")
     assert figures(run(connection, write(tmp_path, first + "\n"), "campaigns")) == (2, 0, 2, 0)
-    assert rows(connection, "select change from ingest.changed_days") == days
+    assert rows(connection, "select changed_by::text::bigint from ingest.changes") == days
 
 
 def test_the_last_row_of_a_file_wins_in_reference_data(connection: psycopg.Connection, tmp_path: Path):
@@ -255,7 +258,7 @@ def test_metrics_of_two_partners_stand_side_by_side(connection: psycopg.Connecti
 def test_spend_marks_its_own_days(connection: psycopg.Connection, tmp_path: Path):
     text = "campaign_id,spend_date,amount\nc,2024-05-01,10.10\nc,2024-05-03,5\n"
     run(connection, write(tmp_path, text), "spend")
-    assert rows(connection, "select dataset, day::text from ingest.changed_days order by 2") == [
+    assert rows(connection, "select dataset, day::text from ingest.changes order by 2") == [
         ("spend", "2024-05-01"),
         ("spend", "2024-05-03"),
     ]
@@ -266,10 +269,10 @@ def test_an_order_marks_the_days_of_its_other_rows(connection: psycopg.Connectio
     head = "event_id,occurred_at,action,type,order_number,value\n"
     run(connection, write(tmp_path, head + "a,2024-05-01,purchase,pixel,o1,5\nb,2024-05-02,purchase,pixel,o2,5\n"),
         "attribution_events")  # fmt: skip
-    connection.execute("delete from ingest.changed_days")
+    connection.execute("delete from ingest.changes")
     connection.commit()
     run(connection, write(tmp_path, head + "c,2024-05-09,purchase,promo_code,o1,5\n"), "attribution_events")
-    assert rows(connection, "select day::text from ingest.changed_days order by 1") == [
+    assert rows(connection, "select day::text from ingest.changes order by 1") == [
         ("2024-05-01",),
         ("2024-05-09",),
     ]

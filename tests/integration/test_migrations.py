@@ -104,7 +104,7 @@ def test_chunks_are_made_once_and_hold_their_days(connection: psycopg.Connection
     assert connection.execute(make, ("raw.listener_events", *window)).fetchone() == (0,)
     assert connection.execute(make, ("raw.listener_metrics", *window)).fetchone() == (3,)
     names = connection.execute(
-        "select relname from pg_class where relname ~ '^raw__listener_events__' and relkind = 'r' order by 1"
+        "select relname from pg_class where relname ~ '^raw__listener_events__2025' and relkind = 'r' order by 1"
     ).fetchall()
     assert [name for (name,) in names] == [
         "raw__listener_events__20250227",

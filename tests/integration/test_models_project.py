@@ -190,8 +190,8 @@ def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows:
         ("time_column='d', window_after_days=-1", "Model broken: window_after_days is a whole number of days"),
         ("time_column='d', window_befor_days=1", "Model broken: there is no config 'window_befor_days'"),
         (
-            "time_column='d', on_schema_change='sync_all_columns'",
-            "Model broken: on_schema_change can only be 'fail'",
+            "time_column='d', on_schema_change='sync'",
+            "Model broken: on_schema_change is ignore, fail, append_new_columns or sync_all_columns",
         ),
         ("time_column='d', indexes=[{'columns': ['a'], 'unique': true}]", "must hold the time column d"),
     ],

@@ -94,20 +94,25 @@ def test_a_changed_variable_reaches_all() -> None:
 def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
     plan = Plan(
         windows=(Window.parse("2026-01-01", "2026-01-03"), Window.parse("2026-02-01", "2026-02-02")),
-        days=(),
         stale=("child",),
         windowed=("child", "parent"),
+        given=True,
     )
     arguments = build_arguments(plan, threads=3)
     assert arguments[0] == "build"
     assert arguments[arguments.index("--select") + 1 : arguments.index("--vars")] == ["child", "parent"]
     assert arguments[-1] == (
-        '{"windows": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
-        '["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z"]], "rebuild": ["child"], "changes_are_taken": false}'
+        '{"rebuild": ["child"], "windows": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
+        '["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z"]]}'
     )
     assert plan.summary() == ("1 models refreshed for 2026-01-01 to 2026-01-02, 2026-02-01; 1 built whole (child)")
 
 
 def test_an_empty_plan_says_so() -> None:
-    assert Plan((), (), (), ("child",)).is_empty
-    assert Plan((), (), (), ("child",)).models == ()
+    assert Plan((), (), ("child",)).is_empty
+    assert Plan((), (), ("child",)).models == ()
+
+
+def test_windows_that_nobody_gave_are_left_to_the_models() -> None:
+    plan = Plan(windows=(Window.parse("2026-01-01", "2026-01-03"),), stale=(), windowed=("child",))
+    assert build_arguments(plan, threads=1)[-1] == '{"rebuild": []}'

@@ -44,7 +44,7 @@ def test_without_a_server_the_embedded_one_is_meant() -> None:
     [
         ("POSTGRES_PORT", "abc", "POSTGRES_PORT holds 'abc'; allowed: a whole number from 1 to 65535"),
         ("POSTGRES_SSLMODE", "yes", "POSTGRES_SSLMODE holds 'yes'; allowed: disable, allow"),
-        ("EARMARK_ENGINE", "oracle", "EARMARK_ENGINE holds 'oracle'; allowed: auto or postgres"),
+        ("EARMARK_ENGINE", "oracle", "EARMARK_ENGINE holds 'oracle'; allowed: auto, timescaledb or postgres"),
         ("EARMARK_DBT_THREADS", "0", "EARMARK_DBT_THREADS holds '0'; allowed"),
         ("EARMARK_POOL_MAX_SIZE", "0", "EARMARK_POOL_MAX_SIZE holds '0'; allowed: a whole number from 1 to 100"),
         ("EARMARK_POOL_MIN_SIZE", "9", "at least EARMARK_POOL_MIN_SIZE"),

@@ -4,13 +4,17 @@
 {% endmacro %}
 
 {#-
-    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days.
-    A mistake is a compile error that names the model and the fix.
+    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days, bucket,
+    options, refresh_every, columnstore, retention. A mistake is a compile error that names the model and the fix.
 -#}
 {% macro windowed_config() %}
+    {%- set kind = model.config.materialized -%}
+    {%- set known = ['time_column', 'chunk_interval', 'columnstore', 'retention'] + (
+        ['bucket', 'real_time', 'refresh_every'] if kind == 'continuous_aggregate'
+        else ['window_before_days', 'window_after_days']
+    ) -%}
     {%- set time_column = config.get('time_column') -%}
     {%- set chunk_interval = config.get('chunk_interval', '7 days') -%}
-    {%- set kind = model.config.materialized -%}
     {%- if not time_column -%}
         {%- do windowed_error("a " ~ kind ~ " needs a time_column. Add time_column='...' to its config: the column that its windows are cut by.") -%}
     {%- endif -%}
@@ -23,18 +27,25 @@
             {%- do windowed_error(name ~ " is a whole number of days, 0 or more, not '" ~ days ~ "'.") -%}
         {%- endif -%}
     {%- endfor -%}
-    {%- set known = ['time_column', 'chunk_interval', 'window_before_days', 'window_after_days'] -%}
     {%- for name in model.config.keys() -%}
         {%- if name not in known + standard_configs() -%}
             {%- do windowed_error("there is no config '" ~ name ~ "' for a " ~ kind ~ ". It takes " ~ known | join(', ') ~ " and dbt's own.") -%}
         {%- endif -%}
     {%- endfor -%}
-    {%- if config.get('on_schema_change') not in [none, 'ignore', 'fail'] -%}
-        {%- do windowed_error("on_schema_change can only be 'fail' here: a window cannot change the columns of the other windows. Take it out.") -%}
+    {%- if kind == 'continuous_aggregate' -%}
+        {%- do check_bucket(config.get('bucket')) -%}
+        {%- if config.get('contract').enforced -%}
+            {%- do windowed_error("a continuous aggregate has no constraints that a contract could enforce. Enforce the contract on a view that reads it.") -%}
+        {%- endif -%}
+    {%- endif -%}
+    {%- if config.get('on_schema_change') not in [none, 'ignore', 'fail', 'append_new_columns', 'sync_all_columns'] -%}
+        {%- do windowed_error("on_schema_change is ignore, fail, append_new_columns or sync_all_columns, not '" ~ config.get('on_schema_change') ~ "'.") -%}
     {%- endif -%}
     {%- for index in config.get('indexes') or [] -%}
         {%- if index.unique and time_column not in index.columns -%}
             {%- do windowed_error("the unique index on (" ~ index.columns | join(', ') ~ ") must hold the time column " ~ time_column ~ ": a hypertable can only keep a key unique within a time.") -%}
+        {%- elif index.unique and kind == 'continuous_aggregate' -%}
+            {%- do windowed_error("a continuous aggregate takes no unique index: TimescaleDB has none, and its groups are unique as they are. Take 'unique' out.") -%}
         {%- endif -%}
     {%- endfor -%}
     {%- set chunk_name = this.schema ~ '__' ~ this.identifier ~ '__new__YYYYMMDD' -%}
@@ -46,7 +57,34 @@
         'chunk_interval': chunk_interval,
         'before_days': config.get('window_before_days', 0),
         'after_days': config.get('window_after_days', 0),
+        'bucket': config.get('bucket'),
+        'options': {'real_time': config.get('real_time', false), 'refresh_every': config.get('refresh_every')},
+        'columnstore': checked_columnstore(config.get('columnstore')),
+        'retention': checked_interval('retention', config.get('retention')),
     }) }}
+{% endmacro %}
+
+{#- columnstore={'after': '60 days', 'segment_by': ['tenant_id'], 'order_by': 'occurred_at desc'} -#}
+{% macro checked_columnstore(given) %}
+    {%- if given is none -%}
+        {{ return({}) }}
+    {%- elif given is not mapping or 'after' not in given
+        or given.keys() | reject('in', ['after', 'segment_by', 'order_by']) | list -%}
+        {%- do windowed_error("columnstore is {'after': '60 days', 'segment_by': [...], 'order_by': '...'}, not '" ~ given ~ "'.") -%}
+    {%- endif -%}
+    {{ return({
+        'after': checked_interval('columnstore.after', given.after),
+        'segment_by': given.get('segment_by', []),
+        'order_by': given.get('order_by'),
+    }) }}
+{% endmacro %}
+
+{% macro checked_interval(name, given) %}
+    {%- if given is not none
+        and (given is not string or modules.re.match('^[1-9]\d* (day|week|month|year)s?$', given) is none) -%}
+        {%- do windowed_error(name ~ " is a number of days, weeks, months or years, such as '2 years', not '" ~ given ~ "'.") -%}
+    {%- endif -%}
+    {{ return(given) }}
 {% endmacro %}
 
 {% macro windowed_error(message) %}

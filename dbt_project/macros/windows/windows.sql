@@ -4,15 +4,16 @@
     A run is given half-open windows of event time in one of two ways, or none at all:
       --vars '{windows: [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], ...]}'
       --event-time-start 2026-01-01 --event-time-end 2026-01-03      (dbt's own flags, always UTC)
-    Without either, with --full-refresh, for a model whose relation is missing, and for the models that the
-    variable rebuild names (--vars '{rebuild: [fct_downloads]}'), the whole is built.
+    Without either, each model refreshes the days that have changed since it was last built (builds.sql).
+    The whole is built with --full-refresh, where the model's relation is missing or a table that it stands on was
+    replaced, and for the models that the variable rebuild names (--vars '{rebuild: [fct_downloads]}').
 
     Every window is widened to whole UTC days first: duplicates, rollups and reports are all by UTC day, and a
     model must refresh at least what its parents refreshed.
 -#}
 
-{#- The windows of this run as a list of [first day, day after the last], sorted and disjoint; none: the whole. -#}
-{% macro run_windows() %}
+{#- The windows that were asked for, as a list of [first day, day after the last], sorted and disjoint; else none. -#}
+{% macro given_windows() %}
     {%- set given = var('windows', none) -%}
     {%- set starts_at = invocation_args_dict.get('event_time_start') -%}
     {%- set ends_at = invocation_args_dict.get('event_time_end') -%}
@@ -20,9 +21,6 @@
         {{ exceptions.raise_compiler_error(
             'Windows are given twice: by the variable windows and by --event-time-start/--event-time-end. Leave one out.'
         ) }}
-    {%- endif -%}
-    {%- if given is not none and given | length == 0 and var('rebuild', []) -%}
-        {{ return(none) }}
     {%- elif given is not none -%}
         {{ return(parse_windows(given)) }}
     {%- elif starts_at and ends_at -%}
@@ -145,39 +143,117 @@
     In a model the window is the one that the model's config declares (window_before_days, window_after_days):
     the same that its materialization replaces. before_days and after_days widen one reading further, for
     example for exposures that lie before the conversions of the window. column_type is timestamptz or date.
+    In a continuous aggregate it only marks the place: the engine knows which buckets it brings up to date.
 -#}
 {% macro in_window(column, before_days=0, after_days=0, column_type='timestamptz') %}
     {%- if not execute -%}
         {{ return('true') }}
     {%- endif -%}
-    {%- if model.resource_type == 'model' and model.config.materialized in windowed_materializations() -%}
-        {%- do windowed_config() -%}
+    {%- if model.resource_type == 'model' -%}
+        {%- if model.config.materialized == 'continuous_aggregate' -%}
+            {%- do windowed_config() -%}
+            {%- if before_days or after_days -%}
+                {%- do windowed_error("a continuous aggregate reads exactly the window that it replaces. Take before_days and after_days out of in_window(), or make it a hypertable.") -%}
+            {%- endif -%}
+            {{ return('/*window:' ~ column ~ ':' ~ column_type ~ '*/ true /*:window*/') }}
+        {%- elif model.config.materialized == 'hypertable' -%}
+            {%- do windowed_config() -%}
+        {%- elif model.config.materialized != 'incremental' -%}
+            {%- do windowed_error("a " ~ model.config.materialized ~ " has no window: the one of this run would be baked into it. Take in_window() out, or make it a hypertable.") -%}
+        {%- endif -%}
     {%- endif -%}
-    {%- if builds_whole() -%}
+    {%- set windows = windows_at_hand() -%}
+    {%- if windows is none -%}
         {{ return('true') }}
+    {%- elif windows | length == 0 -%}
+        {{ return('false') }}
     {%- endif -%}
     {%- set widening = own_widening(model) -%}
     {{ return(window_predicate(
         column,
-        widen_windows(run_windows(), widening.before + before_days, widening.after + after_days),
+        widen_windows(windows, widening.before + before_days, widening.after + after_days),
         column_type,
     )) }}
 {% endmacro %}
 
-{#- Whether the node at hand is built, or tested, over all of time. -#}
+{#- Whether the model or test at hand is built, or tested, over all of time. -#}
 {% macro builds_whole() %}
-    {%- if model.resource_type == 'unit_test' or run_windows() is none or flags.FULL_REFRESH
-        or model.name in var('rebuild', []) -%}
-        {{ return(true) }}
+    {{ return(windows_at_hand() is none) }}
+{% endmacro %}
+
+{#- The windows of the model or test at hand, not widened: none is the whole, an empty list nothing at all. -#}
+{% macro windows_at_hand() %}
+    {%- if not execute or model.resource_type == 'unit_test' or flags.FULL_REFRESH -%}
+        {{ return(none) }}
+    {%- elif model.resource_type == 'model' -%}
+        {{ return(windows_of_model()) }}
     {%- endif -%}
-    {%- if model.resource_type == 'model' and model.config.materialized in windowed_materializations() + ['incremental'] -%}
-        {%- if should_full_refresh() -%}
-            {{ return(true) }}
+    {{ return(windows_of_test()) }}
+{% endmacro %}
+
+{% macro windows_of_model() %}
+    {%- if model.name in var('rebuild', []) or should_full_refresh() -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- set given = given_windows() -%}
+    {%- set state = build_state(model.name) -%}
+    {%- if existing is none or state.was_replaced
+        or model.config.materialized not in windowed_materializations() + ['incremental'] -%}
+        {{ return(none) }}
+    {%- elif given is not none -%}
+        {{ return(since(given, state.horizon)) }}
+    {%- endif -%}
+    {{ return(state.windows) }}
+{% endmacro %}
+
+{#- A test looks at what its model, or any model if it belongs to none, refreshed in this invocation. -#}
+{% macro windows_of_test() %}
+    {%- set given = given_windows() -%}
+    {%- set tested = graph.nodes.get(model.attached_node) -%}
+    {%- set query -%}
+        select b.was_whole, r.days ->> b.model as days, r.horizon
+        from ingest.model_builds as b
+        inner join ingest.runs as r on b.invocation_id = r.invocation_id
+        where b.invocation_id = '{{ invocation_id }}' {% if tested %}and b.model = '{{ tested.name }}'{% endif %}
+    {%- endset -%}
+    {%- set builds = run_query(query) -%}
+    {%- if given is not none and (builds | length == 0 or tested is none) and builds | selectattr('was_whole') | list | length == 0 -%}
+        {{ return(given) }}
+    {%- elif builds | length == 0 or builds | selectattr('was_whole') | list | length > 0 -%}
+        {{ return(none) }}
+    {%- elif given is not none -%}
+        {{ return(since(given, builds[0]['horizon'])) }}
+    {%- endif -%}
+    {%- set days = [] -%}
+    {%- for build in builds -%}
+        {%- do days.extend(fromjson(build['days']) if build['days'] else []) -%}
+    {%- endfor -%}
+    {{ return(windows_of_days(days)) }}
+{% endmacro %}
+
+{#- Days (ISO 8601) as disjoint windows. -#}
+{% macro windows_of_days(days) %}
+    {%- set windows = [] -%}
+    {%- for day in days | unique -%}
+        {%- set first = modules.datetime.date.fromisoformat(day) -%}
+        {%- do windows.append([first, first + modules.datetime.timedelta(days=1)]) -%}
+    {%- endfor -%}
+    {{ return(merge_windows(windows)) }}
+{% endmacro %}
+
+{#- Windows without what retention has dropped: there is nothing to build it from any more. -#}
+{% macro since(windows, horizon) %}
+    {%- if not horizon -%}
+        {{ return(windows) }}
+    {%- endif -%}
+    {%- set kept = [] -%}
+    {%- for window in windows -%}
+        {%- if window[1] > horizon -%}
+            {%- do kept.append([[window[0], horizon] | max, window[1]]) -%}
         {%- endif -%}
-        {%- set existing = load_cached_relation(this) -%}
-        {{ return(existing is none or not existing.is_table) }}
-    {%- endif -%}
-    {{ return(false) }}
+    {%- endfor -%}
+    {{ return(kept) }}
 {% endmacro %}
 
 {#- The widening that a model's config declares; nothing for every other node. -#}

@@ -263,7 +263,9 @@ class _Load:
 
     def begin(self, key: HashKey) -> None:
         """Take the lock of this file, and make sure of tenant and hash key."""
-        self._connection.execute("set local timezone to 'UTC'; set local work_mem to '64MB'")
+        self._connection.execute(
+            "set local timezone to 'UTC'; set local work_mem to '64MB'; set local earmark.marks_days to 'yes'"
+        )
         self._lock("file", self._file.digest.hex())
         found = self._connection.execute(
             "select 1 from tenancy.tenants where tenant_id = %s", (self._tenant,)
@@ -682,7 +684,7 @@ from raw.attribution_events as t
 inner join new_orders as o on o.order_number = t.order_number
 where t.tenant_id = %(tenant)s
 """
-_KNOWN_DAYS: Final = "select dataset, day from ingest.changed_days where tenant_id = %s and dataset = any(%s)"
+_KNOWN_DAYS: Final = "select dataset, day from ingest.changes where tenant_id = %s and dataset = any(%s)"
 
 
 def _held(frame: pl.DataFrame) -> tuple[str, ...]:

@@ -1,19 +1,18 @@
-"""Changed days: what loads changed and no refresh has seen yet; and which models are older than their SQL.
+"""Changed days: what was changed and some model has not seen yet; and which models are older than their SQL.
 
-A load raises the change number of each day that it touches. A refresh takes the numbers before it reads, and
-settles exactly those when it is done: what is loaded meanwhile stays pending, and the tests that compare with raw
-rows leave such a day to its own refresh.
+Triggers note each day that anybody changes, in the transaction that changes it. A model notes the snapshot that it
+was built with (``ingest.model_builds``); what that does not show is pending. The bookkeeping is in SQL
+(``migrations/0009_changes.sql``) and done by dbt itself, so that any way of running dbt keeps it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 import psycopg
-from psycopg import sql
 from psycopg.rows import class_row
 
 from orchestration.lib.warehouse.windows import Window, merge_days
@@ -23,7 +22,7 @@ _BUILT_TYPES: Final = ("model", "seed")
 
 @dataclass(frozen=True, slots=True)
 class ChangedDay:
-    """A day of a tenant's dataset that was changed by change number ``change`` and is not refreshed yet."""
+    """A day of a tenant's dataset that transaction ``change`` changed, and some model has not seen."""
 
     tenant_id: str
     dataset: str
@@ -31,50 +30,17 @@ class ChangedDay:
     change: int
 
 
-def pending_days(connection: psycopg.Connection, windows: Sequence[Window] = ()) -> list[ChangedDay]:
-    """Return the days that wait for a refresh, all of them or those that lie in ``windows``."""
+def pending_days(connection: psycopg.Connection) -> list[ChangedDay]:
+    """Return the days that wait for a refresh. The cost follows their number, not the history."""
     with connection.cursor(row_factory=class_row(ChangedDay)) as cursor:
         cursor.execute(
             """
-            select tenant_id, dataset, day, change
-            from ingest.changed_days
-            where change > built_change
+            select tenant_id, dataset, day, changed_by::text::bigint as change
+            from ingest.pending_refresh
             order by day, tenant_id, dataset
             """
         )
-        days = cursor.fetchall()
-    if not windows:
-        return days
-    return [
-        item
-        for item in days
-        if any(
-            window.start.date() <= item.day and Window.of_days(item.day, item.day).end <= window.end
-            for window in windows
-        )
-    ]
-
-
-def take(connection: psycopg.Connection, days: Iterable[ChangedDay]) -> None:
-    """Note that a refresh is about to read these changes."""
-    _note(connection, "taken_change", days)
-
-
-def settle(connection: psycopg.Connection, days: Iterable[ChangedDay]) -> None:
-    """Note that the models hold these changes. A day that was changed again meanwhile stays pending."""
-    _note(connection, "built_change", days)
-
-
-def _note(connection: psycopg.Connection, column: str, days: Iterable[ChangedDay]) -> None:
-    query = sql.SQL(
-        """
-        update ingest.changed_days
-        set {column} = greatest({column}, %s)
-        where tenant_id = %s and dataset = %s and day = %s
-        """
-    ).format(column=sql.Identifier(column))
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(query, [(item.change, item.tenant_id, item.dataset, item.day) for item in days])
+        return cursor.fetchall()
 
 
 def windows_of(days: Iterable[ChangedDay]) -> list[Window]:
@@ -126,7 +92,10 @@ def _project_macros(node: Mapping[str, Any], macros: Mapping[str, Any]) -> list[
 def stale_models(
     connection: psycopg.Connection, manifest: Mapping[str, Any], versions: Mapping[str, str]
 ) -> list[str]:
-    """Return the models and seeds that are missing or older than their version, in name order."""
+    """Return the models and seeds that are missing, older than their version or stand on a table that was replaced.
+
+    In name order.
+    """
     relations = {
         node["name"]: (node["schema"], node["alias"])
         for node in manifest["nodes"].values()
@@ -143,22 +112,24 @@ def stale_models(
             (sorted({schema for schema, _ in relations.values()}),),
         ).fetchall()
     )
-    built: dict[str, str] = dict(connection.execute("select model, version from ingest.model_versions").fetchall())
+    built: dict[str, str] = dict(connection.execute("select model, version from ingest.model_builds").fetchall())
+    unfounded = {row[0] for row in connection.execute("select ingest.unfounded_models()")}
     return sorted(
         name
         for name, relation in relations.items()
-        if relation not in existing or built.get(name) != versions[name]
+        if relation not in existing or built.get(name) != versions[name] or name in unfounded
     )
 
 
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:
-    """Note the versions at which these models were built whole."""
+    """Note the versions at which these models were built whole, and forget models that are no more."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """
-            insert into ingest.model_versions (model, version)
+            insert into ingest.model_builds (model, version)
             values (%s, %s)
             on conflict (model) do update set version = excluded.version, built_at = now()
             """,
             [(name, versions[name]) for name in models],
         )
+        cursor.execute("delete from ingest.model_builds where model <> all(%s)", (sorted(versions),))

@@ -18,7 +18,7 @@ DATABASE_NAME: Final = "earmark"
 
 # Written once beside postgresql.conf. max_connections: Dagster's daemon, webserver and each run hold several.
 # max_locks_per_transaction: a load of years touches a chunk a day. jit: it costs more than it gives on queries
-# of milliseconds. The wheel has no lz4.
+# of milliseconds. The wheel has no lz4. TimescaleDB is preloaded where its library is there.
 _CONFIGURATION: Final = """\
 max_connections = 200
 max_locks_per_transaction = 1024
@@ -30,6 +30,10 @@ checkpoint_timeout = 15min
 jit = off
 timezone = 'UTC'
 log_timezone = 'UTC'
+"""
+_TIMESCALEDB: Final = """\
+shared_preload_libraries = 'timescaledb'
+timescaledb.telemetry_level = off
 """
 
 
@@ -50,6 +54,8 @@ def start(home: Path) -> Database:
     wheel = _wheel()
     with fasteners.InterProcessLock(home / "postgres.lock"):
         fresh = not (folder / "earmark.conf").exists()
+        if not fresh and _postmaster(folder) is None:
+            _write_configuration(folder)  # a library may have come or gone since
         try:
             server = wheel.get_server(folder, cleanup_mode=None)
             if fresh:
@@ -72,9 +78,8 @@ def running(home: Path) -> Database:
         DatabaseUnavailableError: it does not run.
 
     """
-    folder = data_folder(home)
-    info = _wheel().utils.PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
-    if info is None or not info.is_running():
+    info = _postmaster(data_folder(home))
+    if info is None:
         raise DatabaseUnavailableError("The embedded PostgreSQL does not run: start it with: earmark db start")
     return Database.from_url(info.get_uri(database=DATABASE_NAME))
 
@@ -91,15 +96,30 @@ def stop(home: Path) -> bool:
 
 def psql() -> Path:
     """Return the path of the psql that comes with the server."""
-    return Path(_wheel().utils.__file__).parent / "pginstall" / "bin" / "psql"
+    return _install() / "bin" / "psql"
 
 
 def _configure(folder: Path) -> None:
-    configuration = folder / "earmark.conf"
-    configuration.write_text(_CONFIGURATION, encoding="utf-8")
-    configuration.chmod(0o644)
+    _write_configuration(folder)
     with (folder / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("\ninclude = 'earmark.conf'\n")
+
+
+def _write_configuration(folder: Path) -> None:
+    configuration = folder / "earmark.conf"
+    has_timescaledb = any((_install() / "lib").rglob("timescaledb.so"))
+    configuration.write_text(_CONFIGURATION + (_TIMESCALEDB if has_timescaledb else ""), encoding="utf-8")
+    configuration.chmod(0o644)
+
+
+def _postmaster(folder: Path) -> Any:  # noqa: ANN401  (the wheel has no types)
+    """Return what is known of the running server, None where none runs."""
+    info = _wheel().utils.PostmasterInfo.read_from_pgdata(folder) if folder.exists() else None
+    return info if info is not None and info.is_running() else None
+
+
+def _install() -> Path:
+    return Path(_wheel().utils.__file__).parent / "pginstall"
 
 
 def _pg_ctl(folder: Path, action: str) -> None:

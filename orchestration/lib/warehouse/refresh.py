@@ -1,7 +1,8 @@
 """The refresh: from changed days to refreshed models, in one dbt invocation.
 
-What is decided here: which windows, which models are rebuilt whole, and dbt's arguments for it. ``changes``
-knows what changed, ``dbt`` runs the command.
+What is decided here: whether there is anything to do, which models are rebuilt whole, and dbt's arguments for it.
+Which days a model refreshes it finds out itself, unless windows are given. ``changes`` knows what changed, ``dbt``
+runs the command.
 """
 
 import json
@@ -13,7 +14,6 @@ import psycopg
 import yaml
 
 from orchestration.lib.warehouse import changes, dbt
-from orchestration.lib.warehouse.changes import ChangedDay
 from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.windows import Window
 from orchestration.settings import PROJECT_ROOT
@@ -24,12 +24,15 @@ WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a refresh will do: refresh ``windows`` of every windowed model, rebuild ``stale`` models whole."""
+    """What a refresh will do: refresh ``windows`` of the windowed models, rebuild ``stale`` models whole.
+
+    ``given``: the windows were asked for; else they are the days that wait, and each model takes what is news to it.
+    """
 
     windows: tuple[Window, ...]
-    days: tuple[ChangedDay, ...]
     stale: tuple[str, ...]
     windowed: tuple[str, ...]
+    given: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -69,19 +72,17 @@ def make_plan(
 ) -> Plan:
     """Decide what to refresh: ``windows`` where given, else what has changed; ``full``: everything.
 
-    With ``models``, only those: for ``windows``, or whole where none are given. Then no changed day is settled.
+    With ``models``, only those: for ``windows``, or whole where none are given.
     """
     if models:
         chosen = tuple(sorted(models))
         if windows and not full:
-            return Plan(windows=tuple(windows), days=(), stale=(), windowed=chosen)
-        return Plan(windows=(), days=(), stale=chosen, windowed=())
+            return Plan(windows=tuple(windows), stale=(), windowed=chosen, given=True)
+        return Plan(windows=(), stale=chosen, windowed=())
     versions = changes.model_versions(manifest, project_variables())
     stale = sorted(versions) if full else changes.stale_models(connection, manifest, versions)
-    days = changes.pending_days(connection, windows)
     return Plan(
-        windows=tuple(windows) or tuple(changes.windows_of(days)),
-        days=tuple(days),
+        windows=tuple(windows) or tuple(changes.windows_of(changes.pending_days(connection))),
         stale=tuple(stale),
         windowed=tuple(
             sorted(
@@ -90,16 +91,15 @@ def make_plan(
                 if node["resource_type"] == "model" and node["config"]["materialized"] in WINDOWED
             )
         ),
+        given=bool(windows),
     )
 
 
 def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     """Return dbt's arguments for a plan: one ``dbt build`` of its models and their tests."""
-    variables = {
-        "windows": [window.as_vars() for window in plan.windows],
-        "rebuild": list(plan.stale),
-        "changes_are_taken": bool(plan.days),
-    }
+    variables: dict[str, Any] = {"rebuild": list(plan.stale)}
+    if plan.given:
+        variables["windows"] = [window.as_vars() for window in plan.windows]
     return [
         "build",
         *dbt.common_arguments(),
@@ -124,7 +124,7 @@ class Refresh:
     def __init__(self, database: Database, *, threads: int = 4) -> None:
         self.database = database
         self.threads = threads
-        self.plan = Plan((), (), (), ())
+        self.plan = Plan((), (), ())
         self._manifest = dbt.parse(database.environment())
         self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
 
@@ -133,10 +133,10 @@ class Refresh:
     ) -> Iterator[dbt.Event]:
         """Refresh, as ``make_plan`` decides, and yield dbt's events. With nothing to do, nothing is run.
 
-        What was changed is settled only when every model and test has passed.
+        A model whose build or test failed keeps its days: they are refreshed again the next time.
 
         Raises:
-            DbtError: a model or test failed; what was pending stays pending.
+            DbtError: a model or test failed.
 
         """
         with (
@@ -146,14 +146,11 @@ class Refresh:
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
             if plan.is_empty:
                 return
-            changes.take(connection, plan.days)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
             yield from invocation.events()
-            with connection.transaction():
-                changes.settle(connection, plan.days)
-                versions = changes.model_versions(self.manifest, project_variables())
-                changes.record_versions(connection, versions, plan.stale)
+            versions = changes.model_versions(self.manifest, project_variables())
+            changes.record_versions(connection, versions, plan.stale)
 
 
 def project_variables() -> dict[str, Any]:

@@ -102,8 +102,7 @@ def ledger(connection: psycopg.Connection) -> list[LedgerLine]:
 
             pending as (
                 select tenant_id, dataset, count(*) as days
-                from ingest.changed_days
-                where change > built_change
+                from ingest.pending_refresh
                 group by tenant_id, dataset
             )
 

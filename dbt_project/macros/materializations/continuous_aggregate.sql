@@ -1,0 +1,114 @@
+{#-
+    The materialization continuous_aggregate: groups by a bucket of event time. TimescaleDB's own where it is there,
+    else a table whose buckets are replaced; create, refresh and replace are functions of schema timeseries, the same
+    on both. Buckets are brought up to date one window after the other, each in a transaction of its own.
+
+    The SQL is what TimescaleDB takes: one select from a hypertable or another continuous aggregate, grouped by
+    time_bucket(), without common table expressions.
+-#}
+{% materialization continuous_aggregate, adapter='postgres' %}
+    {%- set settings = windowed_config() -%}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- set windows = windows_at_hand() -%}
+    {%- if not is_defined_as(settings, sql) -%}
+        {%- set windows = none -%}
+    {%- endif -%}
+    {%- set whole = windows is none -%}
+    {%- set new = this.incorporate(path={'identifier': this.identifier ~ '__new'}) -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do lock_relation() -%}
+    {%- if whole -%}
+        {%- call statement('create') -%}
+            select timeseries.drop_relation('{{ new.schema }}', '{{ new.identifier }}');
+            select timeseries.create_continuous_aggregate(
+                '{{ new.schema }}', '{{ new.identifier }}', '{{ settings.time_column }}',
+                interval '{{ settings.bucket }}', interval '{{ settings.chunk_interval }}',
+                $query${{ sql }}$query$, '{{ tojson(settings.options) }}'
+            )
+        {%- endcall -%}
+        {%- do check_aggregate(columns_of(new), settings) -%}
+    {%- endif -%}
+    {{ adapter.commit() }}
+
+    {%- if whole -%}
+        {%- do refresh_aggregate(new, 'null', 'null') -%}
+    {%- elif windows | length == 0 -%}
+        {%- call statement('main', auto_begin=False) -%}
+            select 1 where false
+        {%- endcall -%}
+    {%- else -%}
+        {%- for window in windows -%}
+            {%- do refresh_aggregate(
+                this, "'" ~ window[0].isoformat() ~ " 00:00:00+00'", "'" ~ window[1].isoformat() ~ " 00:00:00+00'"
+            ) -%}
+        {%- endfor -%}
+    {%- endif -%}
+
+    {%- do begin_transaction() -%}
+    {%- do lock_relation() -%}
+    {%- if whole -%}
+        {%- do create_indexes(new) -%}
+        {%- call statement('swap') -%}
+            {%- if existing is not none and not is_hypertable(this) %}
+            drop {{ existing.type }} {{ this }} cascade;
+            {%- endif %}
+            select timeseries.replace_relation('{{ this.schema }}', '{{ new.identifier }}', '{{ this.identifier }}');
+            select timeseries.set_refresh_policy('{{ this.schema }}', '{{ this.identifier }}')
+        {%- endcall -%}
+        {%- call statement('analyze') -%}
+            select timeseries.analyze_aggregate('{{ this }}')
+        {%- endcall -%}
+    {%- endif -%}
+    {%- do set_lifecycle(settings) -%}
+    {%- call statement('end_build') -%}
+        {{ end_build(whole) }}
+    {%- endcall -%}
+
+    {%- set target_relation = this.incorporate(type=aggregate_type()) -%}
+    {%- do apply_grants(target_relation, config.get('grants'), should_revoke(existing, full_refresh_mode=whole)) -%}
+    {%- do persist_docs(target_relation, model) -%}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{% macro refresh_aggregate(relation, starts_at, ends_at) %}
+    {%- call statement('main', auto_begin=False) -%}
+        call timeseries.refresh_continuous_aggregate('{{ relation }}', {{ starts_at }}, {{ ends_at }})
+    {%- endcall -%}
+{% endmacro %}
+
+{#- Whether the aggregate that stands there has this SQL, bucket and options. -#}
+{% macro is_defined_as(settings, sql) %}
+    {%- set query -%}
+        select 1
+        from timeseries.continuous_aggregates as a
+        inner join timeseries.hypertables as h on a.schema_name = h.schema_name and a.table_name = h.table_name
+        where
+            a.schema_name = '{{ this.schema }}' and a.table_name = '{{ this.identifier }}'
+            and a.query = $query${{ sql }}$query$
+            and a.bucket = interval '{{ settings.bucket }}'
+            and a.options = '{{ tojson(settings.options) }}'
+            and h.time_column = '{{ settings.time_column }}'
+            and h.chunk_interval = interval '{{ settings.chunk_interval }}'
+    {%- endset -%}
+    {{ return(run_query(query) | length > 0) }}
+{% endmacro %}
+
+{% macro check_aggregate(columns, settings) %}
+    {%- set found = columns | selectattr('name', 'equalto', settings.time_column) | list -%}
+    {%- if not found -%}
+        {%- do windowed_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select {{ time_bucket(...) }} as " ~ settings.time_column ~ ", or name another.") -%}
+    {%- elif found[0].type not in ['timestamp with time zone', 'date'] -%}
+        {%- do windowed_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Bucket a timestamptz or a date.") -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#- TimescaleDB shows an aggregate as a view, the other engine as a table. -#}
+{% macro aggregate_type() %}
+    {{ return('view' if run_query('select timeseries.engine() as name')[0]['name'] == 'timescaledb' else 'table') }}
+{% endmacro %}

@@ -1,0 +1,324 @@
+{#-
+    The materialization hypertable: rows by event time. It keeps one promise: after a refresh, the rows of the window
+    are exactly what the model's SQL gives for it, also when that is nothing, and all other rows are untouched.
+
+    How a table is cut by time is the engine's: the functions of schema timeseries (migrations/0008_engines.sql).
+-#}
+{% materialization hypertable, adapter='postgres' %}
+    {%- set settings = windowed_config() -%}
+    {%- set target_relation = this.incorporate(type='table') -%}
+    {%- set existing = load_cached_relation(this) -%}
+    {%- set windows = windows_at_hand() -%}
+    {%- if existing is not none and not existing.is_table -%}
+        {%- set windows = none -%}
+    {%- endif -%}
+    {%- set whole = windows is none -%}
+    {%- set staged = this.identifier ~ '__staged' -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- do lock_relation() -%}
+
+    {%- if config.get('contract').enforced -%}
+        {%- do get_assert_columns_equivalent(sql) -%}
+    {%- endif -%}
+
+    {%- if whole -%}
+        {%- do stage_rows(staged, sql, 'true') -%}
+        {%- set columns = columns_of(staged) -%}
+        {%- do check_staged(staged, columns, settings) -%}
+        {%- do build_whole(target_relation, staged, columns, settings) -%}
+    {%- elif windows | length == 0 -%}
+        {#- Nothing has changed since the model was last built. -#}
+        {%- call statement('main') -%}
+            select 1 where false
+        {%- endcall -%}
+    {%- else -%}
+        {%- set live_columns = columns_of(this) -%}
+        {%- do check_live(live_columns, settings) -%}
+        {%- set column_type = live_columns | selectattr('name', 'equalto', settings.time_column) | map(attribute='type') | first -%}
+        {%- set predicate = window_predicate(
+            settings.time_column,
+            widen_windows(windows, settings.before_days, settings.after_days),
+            'date' if column_type == 'date' else 'timestamptz',
+        ) -%}
+        {%- do stage_rows(staged, sql, predicate) -%}
+        {%- set columns = change_columns(columns_of(staged), live_columns) -%}
+        {%- do replace_windows(target_relation, staged, columns, settings, predicate) -%}
+    {%- endif -%}
+    {%- do set_lifecycle(settings) -%}
+    {%- call statement('end_build') -%}
+        {{ end_build(whole) }}
+    {%- endcall -%}
+
+    {%- do apply_grants(target_relation, config.get('grants'), should_revoke(existing, full_refresh_mode=whole)) -%}
+    {%- do persist_docs(target_relation, model) -%}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{#- Two builds of one relation wait for each other. -#}
+{% macro lock_relation() %}
+    {%- call statement('lock') -%}
+        select pg_advisory_xact_lock(hashtextextended('earmark refresh {{ this.schema }}.{{ this.identifier }}', 0))
+    {%- endcall -%}
+{% endmacro %}
+
+{#-
+    The rows to be, in a temporary table: evaluated once, in parallel where PostgreSQL sees fit.
+
+    TimescaleDB 2.28.3 was seen to crash on CREATE TABLE AS with columns out of table order from a chunk of the
+    columnstore; with the setting below it did not. Without TimescaleDB the setting means nothing.
+-#}
+{% macro stage_rows(staged, sql, predicate) %}
+    {%- call statement('stage') -%}
+        set local timescaledb.enable_bulk_decompression = off;
+        create temporary table {{ adapter.quote(staged) }} on commit drop as
+        select * from (
+            {{ sql }}
+        ) as model_rows
+        where {{ predicate }}
+    {%- endcall -%}
+{% endmacro %}
+
+{#-
+    Build a table from all staged rows beside the live one, then put it in its place. What is older than the day
+    before which retention has dropped raw rows cannot be built again: it is carried over.
+-#}
+{% macro build_whole(relation, staged, columns, settings) %}
+    {%- set new = relation.incorporate(path={'identifier': relation.identifier ~ '__new'}) -%}
+    {%- set horizon = build_state(model.name).horizon -%}
+    {%- if horizon and is_hypertable(this) -%}
+        {%- set older = settings.time_column ~ " < " ~ ("date" if time_type(columns, settings) == 'date' else "timestamptz") ~ " '" ~ horizon ~ "'" -%}
+        {%- set live = columns_of(this) | map(attribute='name') | list -%}
+        {%- set kept = columns | selectattr('name', 'in', live) | list -%}
+        {%- call statement('carry_over') -%}
+            delete from {{ adapter.quote(staged) }} where {{ older }};
+            insert into {{ adapter.quote(staged) }} ({{ quoted_names(kept) }})
+            select {{ quoted_names(kept) }} from {{ this }} where {{ older }}
+        {%- endcall -%}
+    {%- endif -%}
+    {%- call statement('create') -%}
+        select timeseries.drop_relation('{{ new.schema }}', '{{ new.identifier }}');
+        select timeseries.create_hypertable(
+            '{{ new.schema }}', '{{ new.identifier }}', '{{ settings.time_column }}',
+            interval '{{ settings.chunk_interval }}', $definition${{ table_definition(columns) }}$definition$
+        )
+    {%- endcall -%}
+    {%- do ensure_chunks(new, staged, settings, columns) -%}
+    {%- call statement('main') -%}
+        insert into {{ new }} ({{ quoted_names(columns) }})
+        select {{ quoted_names(columns) }} from {{ adapter.quote(staged) }}
+    {%- endcall -%}
+    {%- do create_indexes(new) -%}
+    {%- call statement('swap') -%}
+        select timeseries.replace_relation('{{ relation.schema }}', '{{ new.identifier }}', '{{ relation.identifier }}')
+    {%- endcall -%}
+    {%- call statement('analyze') -%}
+        analyze {{ relation }}
+    {%- endcall -%}
+{% endmacro %}
+
+{#- Replace the rows that the predicate describes with the staged ones. -#}
+{% macro replace_windows(relation, staged, columns, settings, predicate) %}
+    {%- do ensure_chunks(relation, staged, settings, columns) -%}
+    {%- call statement('delete') -%}
+        delete from {{ relation }} where {{ predicate }}
+    {%- endcall -%}
+    {%- call statement('main') -%}
+        insert into {{ relation }} ({{ quoted_names(columns) }})
+        select {{ quoted_names(columns) }} from {{ adapter.quote(staged) }}
+    {%- endcall -%}
+{% endmacro %}
+
+{#- Make the chunks that the staged rows need, and no others: a window may reach into an empty future. -#}
+{% macro ensure_chunks(relation, staged, settings, columns) %}
+    {%- call statement('chunks') -%}
+        select timeseries.ensure_chunks('{{ relation }}', needed.starts_at, needed.starts_at + interval '1 microsecond')
+        from (
+            select distinct
+                timeseries.chunk_start(days.day at time zone 'UTC', interval '{{ settings.chunk_interval }}') as starts_at
+            from (
+                {%- if time_type(columns, settings) == 'date' %}
+                select distinct {{ settings.time_column }}::timestamp as day
+                {%- else %}
+                select distinct ({{ settings.time_column }} at time zone 'UTC')::date::timestamp as day
+                {%- endif %}
+                from {{ adapter.quote(staged) }}
+            ) as days
+        ) as needed
+        order by needed.starts_at
+    {%- endcall -%}
+{% endmacro %}
+
+{#- How long the rows are kept, and when they go into the columnstore: from the model's config. -#}
+{% macro set_lifecycle(settings) %}
+    {%- set columnstore = settings.columnstore -%}
+    {%- call statement('lifecycle') -%}
+        select timeseries.set_lifecycle(
+            '{{ this.schema }}', '{{ this.identifier }}',
+            {{ "interval '" ~ columnstore.after ~ "'" if columnstore.after else 'null' }},
+            array[{% for name in columnstore.segment_by or [] %}'{{ name }}'{{ ', ' if not loop.last }}{% endfor %}]::text[],
+            {{ "'" ~ columnstore.order_by ~ "'" if columnstore.order_by else 'null' }},
+            {{ "interval '" ~ settings.retention ~ "'" if settings.retention else 'null' }}
+        )
+    {%- endcall -%}
+{% endmacro %}
+
+{% macro time_type(columns, settings) %}
+    {{ return((columns | selectattr('name', 'equalto', settings.time_column) | first).type) }}
+{% endmacro %}
+
+{% macro is_hypertable(relation) %}
+    {%- set found = run_query(
+        "select 1 from timeseries.hypertables where schema_name = '" ~ relation.schema ~ "' and table_name = '" ~ relation.identifier ~ "'"
+    ) -%}
+    {{ return(found | length > 0) }}
+{% endmacro %}
+
+{#- The columns of a table: name, type, collation where it is not the type's own. -#}
+{% macro columns_of(relation) %}
+    {%- set name = relation if relation is not string else adapter.quote(relation) -%}
+    {%- set query -%}
+        select
+            a.attname as name,
+            format_type(a.atttypid, a.atttypmod) as type,
+            case when a.attcollation <> t.typcollation then quote_ident(c.collname) end as collation
+        from pg_attribute as a
+        inner join pg_type as t on a.atttypid = t.oid
+        left join pg_collation as c on a.attcollation = c.oid
+        where a.attrelid = '{{ name }}'::regclass and a.attnum > 0 and not a.attisdropped
+        order by a.attnum
+    {%- endset -%}
+    {%- set columns = [] -%}
+    {%- for row in run_query(query) -%}
+        {%- do columns.append({'name': row['name'], 'type': row['type'], 'collation': row['collation']}) -%}
+    {%- endfor -%}
+    {{ return(columns) }}
+{% endmacro %}
+
+{#- A time column must be there, be a time or a day, and have no nulls. -#}
+{% macro check_staged(staged, columns, settings) %}
+    {%- set found = columns | selectattr('name', 'equalto', settings.time_column) | list -%}
+    {%- if not found -%}
+        {%- do windowed_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select it or name another.") -%}
+    {%- elif found[0].type not in ['timestamp with time zone', 'date'] -%}
+        {%- do windowed_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Cast it to timestamptz or date.") -%}
+    {%- endif -%}
+    {%- set nulls = run_query(
+        'select 1 from ' ~ adapter.quote(staged) ~ ' where ' ~ settings.time_column ~ ' is null limit 1'
+    ) -%}
+    {%- if nulls | length > 0 -%}
+        {%- do windowed_error("some rows have no " ~ settings.time_column ~ ": they would lie in no window. Leave them out in its SQL.") -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#- The table that stands there must be one that a window can be replaced in. -#}
+{% macro check_live(columns, settings) %}
+    {%- set query -%}
+        select time_column, chunk_interval = interval '{{ settings.chunk_interval }}' as same_interval
+        from timeseries.hypertables
+        where schema_name = '{{ this.schema }}' and table_name = '{{ this.identifier }}'
+    {%- endset -%}
+    {%- set registered = run_query(query) -%}
+    {%- if registered | length == 0 -%}
+        {%- do windowed_error("its table " ~ this ~ " is no hypertable, so no window of it can be replaced. Run it once with --full-refresh.") -%}
+    {%- elif registered[0]['time_column'] != settings.time_column -%}
+        {%- do windowed_error("its table is cut by " ~ registered[0]['time_column'] ~ ", its config says " ~ settings.time_column ~ ". Run it once with --full-refresh.") -%}
+    {%- elif not registered[0]['same_interval'] -%}
+        {%- do windowed_error("its chunk_interval has changed to " ~ settings.chunk_interval ~ ". Run it once with --full-refresh.") -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#-
+    Bring the table's columns into line with the model's SQL, as on_schema_change says; answers the columns to write.
+    The other windows know nothing of a new column: it is null there until a full refresh.
+-#}
+{% macro change_columns(columns, live_columns) %}
+    {#- dbt's own default is ignore, which loses columns without a word: here it must be asked for. -#}
+    {%- set mode = config.get('on_schema_change') if 'on_schema_change' in model.unrendered_config else 'fail' -%}
+    {%- set live = {} -%}
+    {%- set wanted = {} -%}
+    {%- for column in live_columns -%}{%- do live.update({column.name: column.type}) -%}{%- endfor -%}
+    {%- for column in columns -%}{%- do wanted.update({column.name: column.type}) -%}{%- endfor -%}
+    {%- set new = [] -%}
+    {%- set retyped = [] -%}
+    {%- set gone = live.keys() | reject('in', wanted) | list -%}
+    {%- for name, type in wanted.items() -%}
+        {%- if name not in live -%}
+            {%- do new.append(name) -%}
+        {%- elif live[name] != type -%}
+            {%- do retyped.append(name) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- set cannot = (
+        new + gone + retyped if mode == 'fail'
+        else gone + retyped if mode == 'ignore'
+        else retyped if mode == 'append_new_columns'
+        else []
+    ) -%}
+    {%- if cannot -%}
+        {%- do windowed_error(
+            "its SQL and its table differ, and a window cannot change the columns of all the others."
+            ~ (" New: " ~ new | join(', ') ~ "." if new else "")
+            ~ (" Gone: " ~ gone | join(', ') ~ "." if gone else "")
+            ~ (" Of another type: " ~ retyped | join(', ') ~ "." if retyped else "")
+            ~ " Run it once with --full-refresh, or set on_schema_change."
+        ) -%}
+    {%- endif -%}
+    {%- set changes = [] -%}
+    {%- if mode in ['append_new_columns', 'sync_all_columns'] -%}
+        {%- for name in new -%}{%- do changes.append('add column ' ~ adapter.quote(name) ~ ' ' ~ wanted[name]) -%}{%- endfor -%}
+    {%- endif -%}
+    {%- if mode == 'sync_all_columns' -%}
+        {%- for name in gone -%}{%- do changes.append('drop column ' ~ adapter.quote(name)) -%}{%- endfor -%}
+        {%- for name in retyped -%}
+            {%- do changes.append('alter column ' ~ adapter.quote(name) ~ ' type ' ~ wanted[name]) -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {%- if changes -%}
+        {%- call statement('change_columns') -%}
+            {%- for change in changes %}
+            alter table {{ this }} {{ change }};
+            {%- endfor %}
+        {%- endcall -%}
+    {%- endif -%}
+    {{ return(columns | rejectattr('name', 'in', new if mode == 'ignore' else []) | list) }}
+{% endmacro %}
+
+{% macro quoted_names(columns) %}
+    {%- set names = [] -%}
+    {%- for column in columns -%}{%- do names.append(adapter.quote(column.name)) -%}{%- endfor -%}
+    {{ return(names | join(', ')) }}
+{% endmacro %}
+
+{#-
+    What stands between the brackets of CREATE TABLE: the columns as the model's SQL gives them, collation
+    included, and the constraints of its contract.
+-#}
+{% macro table_definition(columns) %}
+    {%- set types = {} -%}
+    {%- for column in columns -%}
+        {%- do types.update({column.name: column.type ~ (' collate ' ~ column.collation if column.collation else '')}) -%}
+    {%- endfor -%}
+    {%- set parts = [] -%}
+    {%- if config.get('contract').enforced -%}
+        {%- set described = {} -%}
+        {%- for column in columns -%}
+            {%- set contract_column = model.columns[column.name].copy() -%}
+            {%- do contract_column.update({'data_type': types[column.name]}) -%}
+            {%- do described.update({column.name: contract_column}) -%}
+        {%- endfor -%}
+        {%- do parts.extend(adapter.render_raw_columns_constraints(raw_columns=described)) -%}
+        {%- do parts.extend(adapter.render_raw_model_constraints(raw_constraints=model.constraints)) -%}
+    {%- else -%}
+        {%- for column in columns -%}
+            {%- do parts.append(adapter.quote(column.name) ~ ' ' ~ types[column.name]) -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(parts | join(', ')) }}
+{% endmacro %}
