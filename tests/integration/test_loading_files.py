@@ -198,7 +198,8 @@ def test_only_days_with_rows_get_chunks(connection: psycopg.Connection, tmp_path
     chunks = rows(
         connection,
         "select right(inhrelid::regclass::text, 8) from pg_inherits"
-        " where inhparent = 'raw.listener_events'::regclass and inhrelid::regclass::text < 'chunks.raw__listener_events__2025'"
+        " where inhparent = 'raw.listener_events'::regclass"
+        " and inhrelid::regclass::text < 'chunks.raw__listener_events__2025'"
         " order by 1",
     )
     assert chunks == [("20050101",), ("20240501",)]

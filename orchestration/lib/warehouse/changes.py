@@ -92,9 +92,9 @@ def _project_macros(node: Mapping[str, Any], macros: Mapping[str, Any]) -> list[
 def stale_models(
     connection: psycopg.Connection, manifest: Mapping[str, Any], versions: Mapping[str, str]
 ) -> list[str]:
-    """Return the models and seeds that are missing, older than their version or stand on a table that was replaced.
+    """Return the models and seeds to build whole, in name order.
 
-    In name order.
+    They are missing, older than their version, or stand on a table that was replaced.
     """
     relations = {
         node["name"]: (node["schema"], node["alias"])

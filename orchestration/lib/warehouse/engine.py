@@ -1,13 +1,13 @@
 """The engine: TimescaleDB's hypertables or plain range partitions. Found once, when the migrations run.
 
-What lives here: finding out what the server can do and telling the database to use it. What the engines do differently
-is in the functions of schema ``timeseries`` (``migrations/0008_engines.sql``).
+What lives here: finding out what the server can do and telling the database to use it. What the engines do
+differently is in the functions of schema ``timeseries`` (``migrations/0008_engines.sql``).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -31,7 +31,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An engine as it was found: ``function_schema`` holds its time_bucket; ``note`` says what is worth knowing."""
+    """An engine as it was found. ``function_schema`` holds its functions; ``note`` says what is worth knowing."""
 
     engine: Engine
     function_schema: str
@@ -42,12 +42,12 @@ class Found:
 def find_engine(database: Database, wanted: str) -> Found:
     """Find out which engine this database can have; ``wanted`` is ``auto``, ``postgres`` or ``timescaledb``.
 
-    With ``auto``: the engine that the database's rows were loaded with; without rows TimescaleDB where it is there
-    with its full licence, else plain PostgreSQL. The extension is created in the database where TimescaleDB is taken;
-    else nothing is changed.
+    With ``auto``: the engine that the database's rows were loaded with; without rows TimescaleDB where it is
+    there with its full licence, else plain PostgreSQL. The extension is created in the database where TimescaleDB
+    is taken; else nothing is changed.
 
     Raises:
-        EngineError: TimescaleDB is wanted but missing, or there but not usable, or only the Apache edition is there.
+        EngineError: TimescaleDB is wanted but missing, or there but not usable, or of the Apache edition.
 
     """
     with database.connect("earmark engine", autocommit=True) as connection:
@@ -105,8 +105,8 @@ def _create_extension(connection: psycopg.Connection, database: Database) -> Fou
         connection.execute("create extension if not exists timescaledb")
     except psycopg.errors.InsufficientPrivilege:
         raise EngineError(
-            f"TimescaleDB is there, but the role {database.user} may not create it in this database: have it created "
-            "with: create extension timescaledb; or set EARMARK_ENGINE=postgres"
+            f"TimescaleDB is there, but the role {database.user} may not create it in this database: have it "
+            "created with: create extension timescaledb; or set EARMARK_ENGINE=postgres"
         ) from None
     row = connection.execute(
         "select e.extversion, n.nspname, current_setting('timescaledb.license', true)"
@@ -153,7 +153,7 @@ def use_engine(connection: psycopg.Connection, found: Found) -> None:
         now = recorded(connection)
         raise EngineError(
             f"{error.diag.message_primary}; rows are not moved from one engine to another. Set "
-            f"EARMARK_ENGINE={now.engine} to go on as before, or make a new database and load the files into it again"
+            f"EARMARK_ENGINE={now.engine} to go on as before, or load the files into a new database"
         ) from None
 
 
@@ -164,6 +164,6 @@ def recorded(connection: psycopg.Connection) -> Found:
     return Found(Engine(row[0]), row[1], row[2])
 
 
-def _holds(connection: psycopg.Connection, query: str, value: str) -> bool:
-    found = connection.execute(sql.SQL("select exists ({})").format(sql.SQL(query)), (value,)).fetchone()  # type: ignore[arg-type]
+def _holds(connection: psycopg.Connection, query: LiteralString, value: str) -> bool:
+    found = connection.execute(sql.SQL("select exists ({})").format(sql.SQL(query)), (value,)).fetchone()
     return bool(found and found[0])

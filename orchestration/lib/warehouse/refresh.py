@@ -26,7 +26,8 @@ WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"
 class Plan:
     """What a refresh will do: refresh ``windows`` of the windowed models, rebuild ``stale`` models whole.
 
-    ``given``: the windows were asked for; else they are the days that wait, and each model takes what is news to it.
+    ``given``: the windows were asked for; else they are the days that wait, and each model takes what is news
+    to it.
     """
 
     windows: tuple[Window, ...]
