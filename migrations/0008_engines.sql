@@ -27,8 +27,11 @@ alter table timeseries.hypertables add column if not exists segment_by text[] no
 alter table timeseries.hypertables add column if not exists order_by text;
 alter table timeseries.hypertables add column if not exists retain_for interval;
 alter table timeseries.hypertables add column if not exists dropped_before timestamptz;
+alter table timeseries.hypertables add column if not exists is_parked boolean not null default false;
 comment on column timeseries.hypertables.columnstore_after is
 'Chunks older than this go into the columnstore. On plain PostgreSQL there is none: the setting waits for TimescaleDB.';
+comment on column timeseries.hypertables.is_parked is
+'It was replaced, and stays for the continuous aggregates that still stand on it.';
 comment on column timeseries.hypertables.retain_for is 'Chunks whose rows are all older than this are dropped.';
 
 create table if not exists timeseries.continuous_aggregates (
@@ -146,16 +149,23 @@ language plpgsql stable
 as $$
 begin
     if timeseries.engine() = 'timescaledb' then
+        -- Names are compared, never cast: others come and go meanwhile.
         return query
-        select format('%I.%I', a.view_schema, a.view_name)::regclass
+        select c.oid::regclass
         from timescaledb_information.continuous_aggregates as a
-        where format('%I.%I', a.hypertable_schema, a.hypertable_name)::regclass in (
-            relation,
-            (
-                select format('%I.%I', p.materialization_hypertable_schema, p.materialization_hypertable_name)::regclass
-                from timescaledb_information.continuous_aggregates as p
-                where format('%I.%I', p.view_schema, p.view_name)::regclass = relation
-            )
+        inner join pg_namespace as n on n.nspname = a.view_schema
+        inner join pg_class as c on c.relnamespace = n.oid and c.relname = a.view_name
+        where (a.hypertable_schema, a.hypertable_name) in (
+            select t.nspname, r.relname
+            from pg_class as r
+            inner join pg_namespace as t on r.relnamespace = t.oid
+            where r.oid = relation
+            union all
+            select p.materialization_hypertable_schema, p.materialization_hypertable_name
+            from timescaledb_information.continuous_aggregates as p
+            inner join pg_namespace as t on t.nspname = p.view_schema
+            inner join pg_class as r on r.relnamespace = t.oid and r.relname = p.view_name
+            where r.oid = relation
         );
     end if;
 end;
@@ -195,7 +205,8 @@ $$;
 -- Put a freshly built table or continuous aggregate in the place of another (or of none). The views that stand on
 -- the old one are made again on the new one, with their options, grants and comments; one that no longer fits is
 -- left out with a warning. Continuous aggregates of TimescaleDB cannot be moved: they go on standing on the old
--- table, under another name, until they are replaced themselves; then it is dropped.
+-- table, under another name, until they are replaced themselves. An aggregate is parked as well: dropping it locks
+-- the table that it reads, which must not wait in the middle of a transaction. drop_parked() clears up.
 create or replace function timeseries.replace_relation(schema_name text, new_name text, relation_name text)
 returns void
 language plpgsql
@@ -203,6 +214,7 @@ as $$
 declare
     live regclass := to_regclass(format('%I.%I', schema_name, relation_name));
     fresh regclass := format('%I.%I', schema_name, new_name)::regclass;
+    live_kind "char" := (select c.relkind from pg_class as c where c.oid = live);
     rename_kind text;
     parked text;
     views jsonb := '[]';
@@ -210,7 +222,6 @@ declare
     grantee jsonb;
     note jsonb;
     chunk record;
-    other record;
 begin
     if live is not null then
         with recursive standing as (
@@ -269,17 +280,22 @@ begin
                     item ->> 'name', schema_name, relation_name;
             end if;
         end loop;
-        if exists (select from timeseries.aggregates_on(live)) then
+        if exists (select from timeseries.aggregates_on(live))
+            or (live_kind = 'v' and exists (
+                select from timeseries.continuous_aggregates as a
+                where a.schema_name = replace_relation.schema_name and a.table_name = relation_name
+            ))
+        then
             for item in select * from jsonb_array_elements(views) loop
                 execute format('drop view if exists %s cascade', item ->> 'name');
             end loop;
             parked := format('%s__%s', left(relation_name, 50), live::oid);
-            if (select c.relkind from pg_class as c where c.oid = live) = 'v' then
+            if live_kind = 'v' then
                 execute format('alter materialized view %I.%I rename to %I', schema_name, relation_name, parked);
             else
                 execute format('alter table %I.%I rename to %I', schema_name, relation_name, parked);
             end if;
-            update timeseries.hypertables as h set table_name = parked
+            update timeseries.hypertables as h set table_name = parked, is_parked = true
             where h.schema_name = replace_relation.schema_name and h.table_name = relation_name;
             update timeseries.continuous_aggregates as a set table_name = parked
             where a.schema_name = replace_relation.schema_name and a.table_name = relation_name;
@@ -306,18 +322,6 @@ begin
     where h.schema_name = replace_relation.schema_name and h.table_name = new_name;
     update timeseries.continuous_aggregates as a set table_name = relation_name
     where a.schema_name = replace_relation.schema_name and a.table_name = new_name;
-
-    -- What was parked for aggregates that are no more.
-    for other in
-        select h.schema_name, h.table_name
-        from timeseries.hypertables as h
-        where h.table_name ~ '__[0-9]+$'
-            and not exists (
-                select from timeseries.aggregates_on(to_regclass(format('%I.%I', h.schema_name, h.table_name)))
-            )
-    loop
-        perform timeseries.drop_relation(other.schema_name, other.table_name);
-    end loop;
 
     for item in select * from jsonb_array_elements(views) loop
         begin
@@ -353,6 +357,32 @@ begin
 end;
 $$;
 drop function if exists timeseries.swap_hypertable(text, text, text);
+
+-- Drop what was replaced and parked, and what nothing stands on any more. In a transaction of its own: it waits for
+-- the readers of the tables below.
+create or replace function timeseries.drop_parked()
+returns void
+language plpgsql
+as $$
+declare
+    parked timeseries.hypertables;
+begin
+    if not pg_try_advisory_xact_lock(hashtextextended('timeseries.drop_parked', 0)) then
+        return;  -- somebody is at it
+    end if;
+    loop
+        select h.* into parked
+        from timeseries.hypertables as h
+        where h.is_parked
+            and not exists (
+                select from timeseries.aggregates_on(to_regclass(format('%I.%I', h.schema_name, h.table_name)))
+            )
+        limit 1;
+        exit when not found;
+        perform timeseries.drop_relation(parked.schema_name, parked.table_name);
+    end loop;
+end;
+$$;
 
 -- Make an empty continuous aggregate. query holds its window as a comment,
 --     where /*window:downloads.occurred_at:timestamptz*/ true /*:window*/
@@ -419,8 +449,9 @@ begin
     select c.bucket, c.query, h.time_column, h.chunk_interval, format_type(t.atttypid, null) as time_type into a
     from timeseries.continuous_aggregates as c
     inner join timeseries.hypertables as h on h.schema_name = c.schema_name and h.table_name = c.table_name
-    inner join pg_attribute as t on t.attrelid = aggregate and t.attname = h.time_column
-    where format('%I.%I', c.schema_name, c.table_name)::regclass = aggregate;
+    inner join pg_class as r on r.oid = aggregate and r.relname = c.table_name
+    inner join pg_namespace as n on n.oid = r.relnamespace and n.nspname = c.schema_name
+    inner join pg_attribute as t on t.attrelid = r.oid and t.attname = h.time_column;
     if not found then
         raise exception '% is no continuous aggregate', aggregate;
     end if;
@@ -497,7 +528,8 @@ begin
     if timeseries.engine() = 'timescaledb' then
         select format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) into analyzed
         from timescaledb_information.continuous_aggregates as a
-        where format('%I.%I', a.view_schema, a.view_name)::regclass = aggregate;
+        inner join pg_namespace as n on n.nspname = a.view_schema
+        inner join pg_class as r on r.oid = aggregate and r.relnamespace = n.oid and r.relname = a.view_name;
     end if;
     execute 'analyze ' || analyzed;
 end;
@@ -601,8 +633,9 @@ end;
 $$;
 
 -- What has to be done now and then, on every engine: chunks ahead of time, and retention.
-create or replace function timeseries.maintain(days_ahead integer default 7)
-returns void
+-- Retention is not applied with every migration and load, only here: drop_old says so. Answers how many chunks went.
+create or replace function timeseries.maintain(drop_old boolean default true, days_ahead integer default 7)
+returns integer
 language plpgsql
 as $$
 begin
@@ -611,7 +644,8 @@ begin
     )
     from timeseries.hypertables as h
     where h.schema_name = 'raw';
-    perform timeseries.apply_retention();
+    perform timeseries.drop_parked();
+    return case when drop_old then timeseries.apply_retention() else 0 end;
 end;
 $$;
 
@@ -642,7 +676,14 @@ begin
             using errcode = 'object_not_in_prerequisite_state';
         end if;
     end loop;
-    for h in select * from timeseries.hypertables as t where t.schema_name <> 'raw' loop
+    -- Aggregates first: TimescaleDB does not drop a table from under one that a view stands on.
+    for h in
+        select t.*
+        from timeseries.hypertables as t
+        left join timeseries.continuous_aggregates as a using (schema_name, table_name)
+        where t.schema_name <> 'raw'
+        order by a.table_name is null
+    loop
         perform timeseries.drop_relation(h.schema_name, h.table_name);
     end loop;
     update timeseries.engine

@@ -29,12 +29,15 @@ from rich.table import Column, Table
 
 from orchestration.lib.warehouse import dbt, results
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
-from orchestration.lib.warehouse.migrations import MigrationError, State, migrate, read_migrations, status
+from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
+from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
 from orchestration.lib.warehouse.windows import Window, WindowError
 from orchestration.runtime import hash_key
 from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from orchestration.lib.ingestion.summary import LoadSummary
     from orchestration.lib.warehouse.refresh import Refresh
 
@@ -68,6 +71,7 @@ def main() -> None:
     except (
         SettingsError,
         DatabaseUnavailableError,
+        EngineError,
         MigrationError,
         WindowError,
         LoadError,
@@ -110,9 +114,9 @@ def run(json_: Json = False) -> None:
     database = _database(settings)
     database.ensure_exists()
     say = _sayer(quiet=json_)
-    with database.connect(autocommit=True) as connection:
-        ran = migrate(connection)
+    ran, engine = prepare(database, settings.engine)
     say("database", f"{database}; {len(ran)} migrations ran" if ran else f"{database}; up to date")
+    say("engine", f"{engine.engine} {engine.version}{'; ' if engine.note else ''}{engine.note}")
     if settings.landing is None:
         _ensure_demo_data(Path(settings.landing_root), say)
     report = _load_landing(settings, database, quiet=json_)
@@ -145,12 +149,15 @@ def migrate_(
     database = _database(settings)
     if not show_status and not dry_run:
         database.ensure_exists()
-        with database.connect(autocommit=True) as connection:
-            ran = migrate(connection, on_applied=lambda name: None if json_ else out.print(f"ran {name}"))
+        ran, engine = prepare(database, settings.engine, lambda name: None if json_ else out.print(f"ran {name}"))
         if json_:
-            _print_json({"ran": ran})
-        elif not ran:
+            _print_json({"ran": ran, "engine": engine.engine, "version": engine.version})
+            return
+        if not ran:
             out.print("nothing to do: the database is up to date")
+        out.print(f"engine: {engine.engine} {engine.version}", highlight=False)
+        if engine.note:
+            err.print(f"[bold yellow]note[/bold yellow] {escape(engine.note)}", highlight=False, soft_wrap=True)
         return
     with database.connect(read_only=True) as connection:
         statuses = status(connection)
@@ -262,6 +269,21 @@ def build(
         out.print(plan.summary())
 
 
+@app.command()
+def maintain(json_: Json = False) -> None:
+    """Make chunks ahead of time and drop those that retention gives up. Dagster does it every night.
+
+    How long rows are kept is in timeseries.hypertables: listener events two years. What models made of them stays.
+    """
+    with _database(load_settings()).connect(autocommit=True) as connection:
+        row = connection.execute("select timeseries.maintain()").fetchone()
+    dropped = row[0] if row else 0
+    if json_:
+        _print_json({"chunks_dropped": dropped})
+    else:
+        out.print(f"chunks are there for the next 7 days; {dropped} old ones dropped")
+
+
 @app.command(name="status")
 def status_(json_: Json = False) -> None:
     """Show where things stand: schema, loads, rejects, refused files and what waits for a refresh."""
@@ -273,13 +295,14 @@ def status_(json_: Json = False) -> None:
         if any(item.state is State.PENDING for item in migrations):
             fail("the database is not migrated; run: earmark migrate")
         row = connection.execute("show server_version").fetchone()
+        engine = recorded(connection)
         ledger = results.ledger(connection)
         refused = results.refused_files(connection)
         rejects = results.reject_reasons(connection)
     state = {
         "database": str(database),
         "server": row[0] if row else None,
-        "engine": settings.engine_in_use,
+        "engine": f"{engine.engine} {engine.version}",
         "landing": settings.landing_root,
         "migrations_not_as_on_disk": pending,
         "datasets": [asdict(line) for line in ledger],
@@ -319,6 +342,86 @@ def demo_data(
 
 
 @app.command()
+def attribute(
+    file: Annotated[str, typer.Argument(help="Paths with counts, or touches: CSV, TSV, NDJSON or Parquet.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Only this model; may be given again.")
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the table, a row a channel and model: .csv or .parquet."),
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Column of paths such as a > b > c.")] = None,
+    conversions: Annotated[str | None, typer.Option(help="Column: conversions of a path.")] = None,
+    null: Annotated[str | None, typer.Option(help="Column: how often a path did not convert.")] = None,
+    separator: Annotated[str, typer.Option(help="What stands between the channels of a path.")] = ">",
+    journey: Annotated[str | None, typer.Option(help="Column: whose touch it is.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Column: the touch's channel.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column: the touch's time; UTC where it has no offset.")] = None,
+    converted: Annotated[str | None, typer.Option(help="Column: conversions, or true and false.")] = None,
+    converted_at: Annotated[str | None, typer.Option(help="Column: when the journey converted.")] = None,
+    value: Annotated[str | None, typer.Option(help="Column: value of the conversions.")] = None,
+    per: Annotated[
+        str | None, typer.Option(help="Whether flag and value are of each 'row' or of the whole 'journey'.")
+    ] = None,
+    lookback: Annotated[float | None, typer.Option(help="Leave out touches older than these days.")] = None,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option("--transform", help="collapse, first, distinct or drop:CHANNEL; in the order given."),
+    ] = None,
+    converting_only: Annotated[
+        bool, typer.Option("--converting-only", help="Leave out that paths did not convert.")
+    ] = False,
+    direct: Annotated[
+        list[str] | None, typer.Option(help="A channel that last_non_direct passes over; without it: direct.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="position_based: first, middle, last.")] = ".4,.2,.4",
+    half_life: Annotated[float, typer.Option(help="time_decay: days.")] = 7.0,
+    bootstrap: Annotated[int, typer.Option(help="Samples for 95 % intervals, some hundreds; 0 for none.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same intervals.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Credit the conversions of a file by every model, side by side. No database is needed.
+
+    A table of paths: columns path, conversions, value, null. A table of touches: columns journey, channel, time,
+    converted, value. Other names are given with the options below.
+
+    Models: first_touch, last_touch, last_non_direct, linear, position_based, time_decay, markov (markov_2 and so
+    on for higher orders), shapley. docs/journeys.md says what they do.
+    """
+    from orchestration.lib.attribution import comparison, reading
+    from orchestration.lib.attribution.errors import AttributionError
+
+    if target is not None and target.suffix not in (".csv", ".parquet"):
+        fail(f"{target}: give --out a name that ends in .csv or .parquet")
+    try:
+        options = comparison.Options(
+            weights=comparison.parse_weights(weights),
+            half_life=half_life,
+            direct=tuple(direct) if direct else None,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+        columns = reading.Columns(path, conversions, value, null, journey, channel, time, converted, converted_at)
+        journeys = reading.read_journeys(file, columns, separator=separator, per=per, lookback=lookback)
+        result = comparison.compare_journeys(
+            journeys, model or (), options, transforms=transform or (), converting_only=converting_only
+        )
+        if target is not None:
+            result.write(target)
+    except AttributionError as error:
+        fail(str(error))
+    if json_:
+        _print_json({**journeys.summary(), "notes": result.notes, "credit": result.table.to_dicts()})
+        return
+    out.print(_credit_table(result.table, "conversions"))
+    if journeys.has_value:
+        out.print(_credit_table(result.table, "value"))
+    for note in result.notes:
+        out.print(escape(note), highlight=False, soft_wrap=True)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where the UI listens.")] = 3000,
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
@@ -327,8 +430,7 @@ def ui(
     settings = load_settings()
     database = _database(settings)
     database.ensure_exists()
-    with database.connect(autocommit=True) as connection:
-        migrate(connection)
+    prepare(database, settings.engine)
     environment = dagster_environment(settings, database)
     out.print(
         f"Dagster on http://{host}:{port}\nlanding folder {settings.landing_root}", highlight=False, soft_wrap=True
@@ -585,6 +687,28 @@ def _waterfall_table(waterfall: Sequence[results.Waterfall]) -> Table:
     totals = [sum(row.requests for row in waterfall if row.tenant_id == item) for item in tenants]
     table.add_section()
     table.add_row("all", *(_number(total) for total in totals))
+    return table
+
+
+def _credit_table(credit: pl.DataFrame, kind: str) -> Table:
+    """Return channels against models, with the interval of each figure below it."""
+    models = list(dict.fromkeys(credit["model"]))
+    rows = {(row["channel"], row["model"]): row for row in credit.iter_rows(named=True)}
+    has_intervals = kind == "conversions" and credit["low"].count() > 0
+    title = f"Credited {kind}" + (", under each its 95 % interval" if has_intervals else "")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("channel", overflow="fold")
+    for model in models:
+        table.add_column(model.replace("_", "\n"), justify="right", overflow="fold")
+    for channel in dict.fromkeys(credit["channel"]):
+        cells = []
+        for model in models:
+            row = rows[channel, model]
+            ends = [row["low"], row["high"]] if has_intervals and row["low"] is not None else []
+            cells.append("\n".join(_number(figure, 2) for figure in (row[kind], *ends)))
+        table.add_row(escape(channel), *cells)
+    table.add_section()
+    table.add_row("all", *(_number(credit.filter(model=model)[kind].sum(), 2) for model in models))
     return table
 
 

@@ -5,6 +5,7 @@ import dagster as dg
 from orchestration.defs.assets import dbt_models, landing_files, load_job, raw_tables, refresh_job
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.schedules import daily_maintenance, maintenance
 from orchestration.defs.sensors import freshness_sensor, landing_sensor
 
 
@@ -13,7 +14,8 @@ def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
     return dg.Definitions(
         assets=[landing_files, raw_tables, dbt_models],
         asset_checks=CHECKS,
-        jobs=[load_job, refresh_job],
+        jobs=[load_job, refresh_job, maintenance],
+        schedules=[daily_maintenance],
         sensors=[landing_sensor, freshness_sensor],
         resources={"warehouse": warehouse, "landing": landing},
         # A run is one step: a process of its own for it would only cost its start.

@@ -1,8 +1,11 @@
 -- Only agents that were never seen before are classified: the patterns run on distinct agents, not on rows.
--- Building the whole starts over (the pre-hook empties the table), so that changed patterns reach every agent.
+-- Building the whole starts over (the pre-hook empties the table), so that changed patterns reach every agent. dbt's
+-- own full refresh would drop the table, and with it the views that stand on it.
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
+    full_refresh=false,
+    on_schema_change='sync_all_columns',
     pre_hook="{{ lock_and_empty_when_whole() }}",
     post_hook="{{ note_build() }}",
 ) }}

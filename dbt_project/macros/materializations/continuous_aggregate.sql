@@ -8,6 +8,7 @@
 -#}
 {% materialization continuous_aggregate, adapter='postgres' %}
     {%- set settings = windowed_config() -%}
+    {%- set sql = without_limits(sql) -%}
     {%- set existing = load_cached_relation(this) -%}
     {%- set windows = windows_at_hand() -%}
     {%- if not is_defined_as(settings, sql) -%}
@@ -32,9 +33,9 @@
     {%- endif -%}
     {{ adapter.commit() }}
 
-    {%- if whole -%}
+    {%- if whole and not flags.EMPTY -%}
         {%- do refresh_aggregate(new, 'null', 'null') -%}
-    {%- elif windows | length == 0 -%}
+    {%- elif whole or windows | length == 0 -%}
         {%- call statement('main', auto_begin=False) -%}
             select 1 where false
         {%- endcall -%}
@@ -71,10 +72,20 @@
     {%- do persist_docs(target_relation, model) -%}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
+    {%- if whole -%}
+        {%- call statement('drop_parked', auto_begin=False) -%}
+            select timeseries.drop_parked()
+        {%- endcall -%}
+    {%- endif -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
 
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+{#- With --empty dbt puts a query of no rows in the place of each table, which an aggregate cannot be made of. -#}
+{% macro without_limits(sql) %}
+    {{ return(modules.re.sub('\(select \* from (\S+) where false limit 0\) _dbt_limit_subq_\w+', '\g<1>', sql)) }}
+{% endmacro %}
 
 {% macro refresh_aggregate(relation, starts_at, ends_at) %}
     {%- call statement('main', auto_begin=False) -%}

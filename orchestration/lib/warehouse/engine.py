@@ -5,7 +5,7 @@ differently is in the functions of schema ``timeseries`` (``migrations/0008_engi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, LiteralString
 
@@ -134,7 +134,7 @@ def prepare(
     with database.connect("earmark migrate", autocommit=True) as connection:
         ran = migrate(connection, on_applied=on_applied)
         use_engine(connection, found)
-        connection.execute("select timeseries.maintain()")
+        connection.execute("select timeseries.maintain(drop_old => false)")
     return ran, found
 
 

@@ -1,0 +1,651 @@
+"""What a refresh costs as history grows, on plain PostgreSQL and on TimescaleDB, and what the columnstore gives.
+
+    python benchmarks/timeseries.py [--url postgresql://...] [--engines postgres,timescaledb]
+        [--days 6,60] [--per-day 166667] [--columnstore] [--keep]
+
+Makes a database an engine on one server, fills it with --per-day raw events a day, made on the server, and builds the
+models. Every history is the one before, with as many earlier days in front of it as it lacks: the last day stays as
+it is. Then one late row goes into the last day, and the refresh of that day is timed, again and again.
+
+--columnstore puts raw chunks older than 30 days into the columnstore as soon as the models hold them, as the
+lifecycle of the table does, so that a hundred million events (--days 6,60,600) fit a small disk; then only the
+figures of the refresh, the rollup, the sensor and the marts are taken.
+
+Times are medians, in seconds. The engine's own background jobs are off meanwhile. Only ratios of one run mean
+something. It stops where less than 15 GB of disk are left.
+"""
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from orchestration.lib.ingestion.load import LoadRequest, load_file
+from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.warehouse import changes, dbt
+from orchestration.lib.warehouse.database import Database, resolve
+from orchestration.lib.warehouse.engine import EngineError, prepare
+from orchestration.lib.warehouse.refresh import Refresh
+from orchestration.settings import PROJECT_ROOT, load_settings
+
+LAST = date(2026, 9, 30)  # a Wednesday: chunks of 7 days end with it, so a week of history fills the last one
+BATCH = 30  # days that are made and built at a time
+KEPT_OUT = 30  # the last days that --columnstore leaves alone
+LEAST_DISK = 15 * 2**30
+REPEAT = 7
+KEY = HashKey("benchmark", b"a secret of thirty-two bytes....")
+FILE_ROWS = 50_000
+MODELS = (
+    "int_requests__outcomes", "fct_downloads", "fct_ad_impressions", "fct_conversions", "fct_attribution_credits",
+    "cagg_listener_events_hourly", "cagg_listener_events_daily", "cagg_request_outcomes_daily",
+    "cagg_downloads_hourly", "cagg_downloads_daily", "rpt_campaign_daily",
+)  # fmt: skip
+REBUILT = ("int_requests__outcomes", "fct_downloads", "cagg_downloads_daily")
+
+# 200 episodes, 40 campaigns, 60 ads baked into episodes and 20 inserted ones, 100 user agents (8 of them bots).
+REFERENCE = """
+insert into tenancy.tenants (tenant_id, name) values ('bench', 'Benchmark');
+insert into raw.podcasts (tenant_id, podcast_id, title, load_id)
+select 'bench', 'p-' || i, 'Show ' || i, 1 from generate_series(0, 19) as i;
+insert into raw.episodes (tenant_id, episode_id, podcast_id, title, published_at, enclosure_url, enclosure_key, load_id)
+select 'bench', 'e-' || i, 'p-' || i / 10, 'Episode ' || i, timestamptz '2025-01-01+00' + i * interval '1 day',
+    'https://' || k.key, k.key, 1
+from generate_series(0, 199) as i
+cross join lateral (select format('media.example.com/show-%s/episode-%s.mp3', i / 10, 1000 + i) as key) as k;
+insert into raw.sponsors (tenant_id, sponsor_id, name, load_id)
+select 'bench', 's-' || i, 'Sponsor ' || i, 1 from generate_series(0, 19) as i;
+insert into raw.campaigns
+    (tenant_id, campaign_id, sponsor_id, name, starts_at, ends_at, conversion_actions, lookback_days, load_id)
+select 'bench', 'c-' || i, 's-' || i % 20, 'Campaign ' || i, '2024-01-01+00', '2027-01-01+00', '{{purchase,signup}}',
+    case when i % 4 = 0 then 90 else 30 end, 1
+from generate_series(0, 39) as i;
+insert into raw.insertion_orders (tenant_id, insertion_order_id, campaign_id, promo_code, load_id)
+select 'bench', 'io-' || i, 'c-' || i, 'CODE' || i, 1 from generate_series(0, 39) as i;
+insert into raw.ad_units
+    (tenant_id, ad_unit_id, campaign_id, insertion_order_id, episode_id, position, delivery, load_id)
+select 'bench', 'a-' || i, 'c-' || i % 40, 'io-' || i % 40, case when i < 60 then 'e-' || i * 3 end, 'pre',
+    case when i < 60 then 'baked_in' else 'dai' end, 1
+from generate_series(0, 79) as i;
+
+create schema bench;
+create table bench.agents as
+select i as agent, case when i % 12 = 0
+    then format('Mozilla/5.0 (compatible; Googlebot/2.%s; +http://www.google.com/bot.html)', i)
+    else (array[
+        format('Overcast/3.%s (+http://overcast.fm/; iOS podcast app; build 2024)', i),
+        format('AppleCoreMedia/1.0.0.21E%s (iPhone; U; CPU OS 17_4_1 like Mac OS X)', 200 + i),
+        format('Spotify/8.9.%s.575 Android/33 (SM-G991B; WiFi; ExoPlayer 2.19.1)', i),
+        format('Podcasts/1650.%s CFNetwork/1568.300.101 Darwin/24.2.0 (iPhone16,1)', i)
+    ])[1 + i % 4] end as user_agent
+from generate_series(0, 99) as i;
+
+-- One day, to be dated and shuffled: 65 % requests, three a download, 10 % ad impressions, 25 % plays.
+create table bench.template as
+with events as (
+    select n, case when n % 20 < 13 then 'request' when n % 20 < 15 then 'ad_impression' else 'play' end as event_type,
+        case when n % 20 < 13 then (n / 20 * 13 + n % 20) / 3 else n + 1000000000 end as visit
+    from generate_series(0, {per_day} - 1) as n
+),
+drawn as (
+    select events.*, (hashint8extended(visit, 1) & 2147483647) / 2147483648.0 as a,
+        (hashint8extended(visit, 2) & 2147483647) / 2147483648.0 as b,
+        (hashint8extended(visit, 3) & 2147483647) / 2147483648.0 as c, (hashint8extended(visit, 4) & 1) as device
+    from events
+)
+select n, event_type, floor(power(a, 2) * greatest(50, {per_day} / 8))::int as household,
+    device, floor(208 * power(b, 1.5))::int as slot,  -- of 200 episodes; beyond: the feed
+    (floor(86000 * c) + n % 3 * 7) * interval '1 second' + n % 1000 * interval '1 microsecond' as time_of_day,
+    case when n % 37 = 0 then 'HEAD' else 'GET' end as method, (array[200, 206, 206, 404])[
+        case when n % 50 = 0 then 4 else 1 + n % 3 end] as status, 1000000 + n % 9973 * 3000 as bytes_sent
+from drawn
+order by time_of_day;
+analyze bench.template;
+"""
+EVENTS_OF_A_DAY = """
+insert into raw.listener_events
+    (tenant_id, event_id, occurred_at, event_type, source, url, enclosure_key, ad_unit_id, method, status, bytes_sent,
+     household_key, listener_key, key_id, user_agent, country_code, region_code, load_id)
+select 'bench', md5(t.n || ' ' || {day}::text)::uuid, {day}::timestamp at time zone 'UTC' + t.time_of_day,
+    t.event_type, 'bench', 'https://' || f.key || '?source=feed', f.key,
+    case when t.event_type = 'ad_impression' then 'a-' || 60 + t.n % 20 end, t.method, t.status, t.bytes_sent,
+    uuid_send(md5('household' || h.household)::uuid),
+    uuid_send(md5('listener' || h.household || ' ' || t.device)::uuid), 'benchmark', a.user_agent,
+    (array['US', 'GB', 'DE', 'CA'])[1 + h.household % 4], null, 1
+from bench.template as t
+cross join lateral (select (t.household + {number} * 17) % greatest(50, {per_day} / 8) as household) as h
+cross join lateral (
+    select case when t.slot >= 200 then 'media.example.com/show-0/feed.xml' else
+        format('media.example.com/show-%s/episode-%s.mp3', e / 10, 1000 + e) end as key
+    from (values ((t.slot + {number}) % 200)) as v (e)
+) as f
+inner join bench.agents as a on a.agent = (h.household * 2 + t.device) % 100
+"""
+CONVERSIONS_OF_A_DAY = """
+insert into raw.attribution_events
+    (tenant_id, event_id, occurred_at, action, type, source, sponsor_id, household_key, key_id, order_number, value,
+     currency, discount_code, is_new_customer, load_id)
+select 'bench', md5('conversion ' || n || ' ' || {day}::text)::uuid,
+    {day}::timestamp at time zone 'UTC' + n % 86400 * interval '1 second',
+    case when n % 10 < 7 then 'purchase' when n % 10 < 8 then 'signup' else 'view' end,
+    case when n % 5 = 0 then 'promo_code' else 'pixel' end, 'bench', 's-' || n % 20,
+    uuid_send(md5('household' || (n * 7919 + {number} * 17) % greatest(50, {per_day} / 8))::uuid), 'benchmark',
+    case when n % 10 < 7 then {number} || '-' || n end, 20 + n % 80, 'USD',
+    case when n % 5 = 0 then 'CODE' || n % 40 end, n % 3 = 0, 1
+from generate_series(1, {per_day} / 200) as n
+"""
+SPEND_OF_A_DAY = """
+insert into raw.spend (tenant_id, campaign_id, spend_date, amount, load_id)
+select 'bench', 'c-' || i, {day}, 100 + i, 1 from generate_series(0, 39) as i
+"""
+LATE_ROW = """
+insert into raw.listener_events
+    (tenant_id, event_id, occurred_at, event_type, source, url, enclosure_key, method, status, bytes_sent,
+     household_key, listener_key, key_id, user_agent, load_id)
+select tenant_id, gen_random_uuid(), occurred_at + interval '1 microsecond', event_type, source, url, enclosure_key,
+    method, status, bytes_sent, household_key, uuid_send(gen_random_uuid()), key_id, user_agent, load_id
+from (
+    select * from raw.listener_events
+    where tenant_id = 'bench' and occurred_at >= {day}::timestamp at time zone 'UTC' + interval '12 hours'
+        and occurred_at < {day}::timestamp at time zone 'UTC' + interval '13 hours' and event_type = 'request'
+    limit 1
+) as e
+"""
+LATE_DOWNLOAD = """
+insert into marts.fct_downloads
+select * from marts.fct_downloads
+where occurred_at >= {day}::timestamp at time zone 'UTC' and occurred_at < ({day} + 1)::timestamp at time zone 'UTC'
+limit 1
+"""
+# The same answers from the marts and from the raw events (agents and episodes looked up as the models do it).
+EPISODES_MART = """
+select episode_key, sum(downloads)::bigint, sum(listeners)::bigint, sum(households)::bigint
+from marts.rpt_episode_daily
+where tenant_id = 'bench' and day >= {first} and day <= {last} group by episode_key order by 1
+"""
+COUNTED_FROM_RAW = """
+with ranked as (
+    select e.*, (occurred_at at time zone 'UTC')::date as day, row_number() over (
+        partition by listener_key, episode_key, (occurred_at at time zone 'UTC')::date order by occurred_at, event_id
+    ) as nth
+    from intermediate.int_listener_events__identified as e
+    where tenant_id = 'bench' and occurred_at >= {first}::timestamp at time zone 'UTC'
+        and occurred_at < ({last} + 1)::timestamp at time zone 'UTC' and event_type in ('request', 'download')
+        and (episode_id is not null or requested ~* '\\.mp3$') and method = 'GET' and status in (200, 206)
+        and agent_category not in ('none', 'bot') and agent_counts
+),
+counted as (select * from ranked where nth = 1)
+"""
+EPISODES_RAW = (
+    COUNTED_FROM_RAW
+    + """,
+daily as (
+    select episode_key, day, count(*) as downloads, count(distinct listener_key) as listeners,
+        count(distinct household_key) as households
+    from counted group by episode_key, day
+)
+select episode_key, sum(downloads)::bigint, sum(listeners)::bigint, sum(households)::bigint
+from daily group by episode_key order by 1
+"""
+)
+CAMPAIGNS_MART = """
+select campaign_id, sum(impressions)::bigint, sum(reach)::bigint from marts.rpt_campaign_daily
+where tenant_id = 'bench' and day >= {first} and day <= {last} group by campaign_id
+having sum(impressions) > 0 order by 1
+"""
+CAMPAIGNS_RAW = (
+    COUNTED_FROM_RAW
+    + """,
+exposed as (
+    select u.campaign_id, c.day, c.household_key
+    from counted as c
+    inner join raw.ad_units as u on u.tenant_id = 'bench' and u.episode_id = c.episode_id and u.delivery = 'baked_in'
+    union all
+    select u.campaign_id, (e.occurred_at at time zone 'UTC')::date, e.household_key
+    from intermediate.int_listener_events__identified as e
+    inner join raw.ad_units as u on u.tenant_id = e.tenant_id and u.ad_unit_id = e.ad_unit_id and u.delivery = 'dai'
+    where e.tenant_id = 'bench' and e.occurred_at >= {first}::timestamp at time zone 'UTC'
+        and e.occurred_at < ({last} + 1)::timestamp at time zone 'UTC' and e.event_type = 'ad_impression'
+        and e.agent_counts
+),
+daily as (
+    select campaign_id, day, count(*) as impressions, count(distinct household_key) as reach
+    from exposed group by campaign_id, day
+)
+select campaign_id, sum(impressions)::bigint, sum(reach)::bigint from daily group by campaign_id order by 1
+"""
+)
+RAW_SIZES = """
+select sum(pg_total_relation_size(c.oid)), sum(pg_indexes_size(c.oid))
+from pg_inherits as i inner join pg_class as c on c.oid = i.inhrelid
+where i.inhparent = 'raw.listener_events'::regclass
+"""
+
+
+@dataclass(slots=True)
+class Bench:
+    """A database of one engine, and the figures that were taken of it: by history (days), then by name."""
+
+    engine: str
+    database: Database
+    per_day: int
+    columnstore: bool
+    refresh: Refresh
+    days: int = 0
+    figures: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def connect(self) -> psycopg.Connection:
+        """Open a connection as the loader's: bulk rows, whose days are marked at the end."""
+        connection = self.database.connect("earmark benchmark", autocommit=True)
+        connection.execute("set earmark.marks_days = 'yes'; set synchronous_commit = off; set work_mem = '128MB'")
+        return connection
+
+
+def make_bench(server: Database, engine: str, options: argparse.Namespace) -> Bench:
+    """Make the engine's database anew, with reference data and no events.
+
+    Raises:
+        EngineError: the server cannot have this engine.
+
+    """
+    database = replace(server, name=f"bench_timeseries_{engine}")
+    drop(server, database)
+    database.ensure_exists()
+    _, found = prepare(database, engine)
+    bench = Bench(engine, database, options.per_day, options.columnstore, Refresh(database))
+    with bench.connect() as connection:
+        connection.execute(bind(REFERENCE, per_day=options.per_day))
+        version = connection.execute("select version()").fetchone()
+    print(f"{engine}: {found.version}; {version[0] if version else ''}", flush=True)
+    return bench
+
+
+def bind(text: LiteralString, **values: Any) -> sql.Composed:  # noqa: ANN401
+    """Return SQL with its values written in: so it may be several statements, and chunks are pruned."""
+    return sql.SQL(text).format(**{name: sql.Literal(value) for name, value in values.items()})
+
+
+def drop(server: Database, database: Database) -> None:
+    with server.connect(autocommit=True) as connection:
+        name = sql.Identifier(database.name)
+        connection.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+
+
+# --- Making history -----------------------------------------------------------------------------------
+
+
+def extend(bench: Bench, days: int) -> None:
+    """Put earlier days in front, so that there are so many, and build the models for them, batch by batch."""
+    first = not bench.days
+    wanted = [LAST - timedelta(days=n) for n in range(bench.days, days)]
+    batches = [wanted[n : n + BATCH] for n in range(0, len(wanted), BATCH)]
+    with ThreadPoolExecutor(2) as pool:
+        ahead = pool.submit(fill, bench, batches[0])
+        for number, batch in enumerate(batches):
+            ahead.result()
+            if number + 1 < len(batches):
+                ahead = pool.submit(fill, bench, batches[number + 1])
+            build(bench, whole=first and number == 0)
+            bench.days += len(batch)
+            if bench.columnstore:
+                old = LAST - timedelta(days=KEPT_OUT)
+                pool.submit(convert, bench, [day for day in batch if day <= old]).result()
+            print(f"  {bench.engine}: {bench.days} days at {datetime.now():%H:%M:%S}, {sizes(bench)}", flush=True)
+    settle(bench)
+
+
+def fill(bench: Bench, days: Sequence[date]) -> None:
+    """Make the rows of some days; then say that they have changed."""
+    with bench.connect() as connection:
+        connection.execute(
+            "select timeseries.ensure_chunks(t::regclass, %s, %s)"
+            " from (values ('raw.listener_events'), ('raw.attribution_events')) as v (t)",
+            (min(days), max(days) + timedelta(days=1)),
+        )
+        for day in days:
+            values = {"day": day, "number": (day - date(2000, 1, 1)).days, "per_day": bench.per_day}
+            for statement in (EVENTS_OF_A_DAY, CONVERSIONS_OF_A_DAY, SPEND_OF_A_DAY):
+                connection.execute(bind(statement, **values))
+            check_disk(connection)
+        with connection.transaction():
+            for dataset in ("listener_events", "attribution_events", "spend"):
+                connection.execute("select ingest.mark_changed('bench', %s, %s)", (dataset, list(days)))
+
+
+def build(bench: Bench, *, whole: bool) -> None:
+    """Build the models for the days that have changed; only the first time with their tests."""
+    os.environ["PGOPTIONS"] = "-c synchronous_commit=off -c work_mem=128MB"
+    try:
+        if whole:
+            list(bench.refresh.run())
+            return
+        arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *bench.refresh.plan.windowed]
+        manifest = dbt.parse(bench.database.environment())
+        list(dbt.Invocation(arguments, manifest, bench.database.environment()).events())
+    finally:
+        del os.environ["PGOPTIONS"]
+
+
+def convert(bench: Bench, days: Sequence[date] | None = None) -> float:
+    """Put the raw events of some days, or of all, into the columnstore; returns the seconds."""
+    began = time.perf_counter()
+    with bench.connect() as connection:
+        chunks = connection.execute(
+            "select format('%%I.%%I', chunk_schema, chunk_name) from timescaledb_information.chunks"
+            " where hypertable_name = 'listener_events' and not is_compressed"
+            " and (%(days)s::date[] is null or (range_start at time zone 'UTC')::date = any(%(days)s))",
+            {"days": None if days is None else list(days)},
+        ).fetchall()
+        for (chunk,) in chunks:
+            connection.execute("call convert_to_columnstore(%s::regclass, if_not_columnstore => true)", (chunk,))
+    return time.perf_counter() - began
+
+
+def settle(bench: Bench) -> None:
+    """Wait until nothing else runs in the database, and switch the engine's own jobs off."""
+    with bench.database.connect(autocommit=True) as connection:
+        if bench.engine == "timescaledb":
+            connection.execute(
+                "select alter_job(job_id, scheduled => false) from timescaledb_information.jobs where job_id >= 1000"
+            )
+        for _ in range(60):
+            busy = connection.execute(
+                "select 1 from pg_stat_activity where backend_type = 'autovacuum worker' and datname = %s",
+                (bench.database.name,),
+            ).fetchone()
+            if busy is None:
+                break
+            time.sleep(5)
+        connection.execute("checkpoint")
+
+
+def check_disk(connection: psycopg.Connection) -> None:
+    row = connection.execute("select current_setting('data_directory')").fetchone()
+    folder = Path(row[0]) if row else Path()
+    if folder.exists() and shutil.disk_usage(folder).free < LEAST_DISK:
+        raise SystemExit(f"less than {LEAST_DISK // 2**30} GB of disk are left beside {folder}: stopped")
+
+
+def sizes(bench: Bench) -> str:
+    with bench.database.connect(autocommit=True) as connection:
+        row = connection.execute("select pg_size_pretty(pg_database_size(current_database()))").fetchone()
+        return f"database {row[0] if row else '?'}"
+
+
+# --- Taking figures -----------------------------------------------------------------------------------
+
+
+def timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def median_of(times: int, run: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
+    """Return the median time of a run, after one that does not count; ``before`` is not timed."""
+    seconds = []
+    for _ in range(times + 1):
+        before()
+        seconds.append(timed(run))
+    return statistics.median(seconds[1:])
+
+
+def late_row(bench: Bench, day: date = LAST) -> None:
+    """Insert one row as anybody would: triggers note its day."""
+    with bench.database.connect() as connection:
+        assert connection.execute(bind(LATE_ROW, day=day)).rowcount == 1
+
+
+def refresh_of_a_day(bench: Bench) -> dict[str, float]:
+    """Refresh the last day after one late row, again and again; medians of the whole and of each model."""
+    seen: list[dict[str, float]] = []
+    for _ in range(REPEAT + 1):
+        late_row(bench)
+        began = time.perf_counter()
+        once = results(bench.refresh.run())
+        once["whole refresh"] = time.perf_counter() - began
+        once["- of which tests"] = once.pop("tests")
+        seen.append(once)
+    measured = {name: statistics.median(once[name] for once in seen[1:]) for name in seen[-1]}
+    measured["- all models, added up"] = sum(measured[name] for name in MODELS)
+    walls = [once["whole refresh"] for once in seen[1:]]
+    print(f"  {bench.engine}, {bench.days} days: refreshes took {min(walls):.2f} to {max(walls):.2f} s", flush=True)
+    with bench.database.connect() as connection:
+        assert not changes.pending_days(connection)
+    return measured
+
+
+def results(events: Iterator[dbt.Event]) -> dict[str, float]:
+    """Return the execution time of each model, and of all tests, of a dbt invocation."""
+    seconds = {"tests": 0.0}
+    for event in events:
+        if event["info"]["name"] == "LogModelResult":
+            seconds[event["data"]["node_info"]["node_name"]] = event["data"]["execution_time"]
+        elif event["info"]["name"] == "LogTestResult":
+            seconds["tests"] += event["data"]["execution_time"]
+    return seconds
+
+
+def take_figures(bench: Bench) -> None:
+    """Take what is taken at every history: sensor, rollup, refresh."""
+    figures = bench.figures.setdefault(bench.days, {})
+    late_row(bench)
+    with bench.database.connect(autocommit=True) as connection:
+        assert len(changes.pending_days(connection)) == 1
+        figures["sensor's tick, one day pending"] = median_of(50, lambda: changes.pending_days(connection))
+        figures["rollup of the day, database only"] = median_of(
+            REPEAT,
+            lambda: connection.execute(
+                "call timeseries.refresh_continuous_aggregate('rollups.cagg_downloads_daily',"
+                f" '{LAST} 00:00+00', '{LAST + timedelta(days=1)} 00:00+00')"
+            ),
+            lambda: connection.execute(bind(LATE_DOWNLOAD, day=LAST)),
+        )
+    figures |= refresh_of_a_day(bench)
+
+
+def show_history(bench: Bench) -> None:
+    """Print every history's figures, and their ratio to the smaller history."""
+    names = ["whole refresh", "- of which tests", "- all models, added up", *MODELS]
+    names += ["rollup of the day, database only", "sensor's tick, one day pending"]
+    print(f"\nA, E. One changed day, on {bench.engine}; seconds, and the ratio to the history before")
+    headings = "".join(f"{days:>10} days {'ratio':>7}" for days in bench.figures)
+    print(f"{'':<34}{headings}")
+    for name in names:
+        cells, smaller = "", None
+        for figures in bench.figures.values():
+            ratio = f"{figures[name] / smaller:7.2f}" if smaller else " " * 7
+            cells += f"{figures[name]:15.4f} {ratio}"
+            smaller = figures[name]
+        print(f"{name:<34}{cells}")
+
+
+def whole_tables(bench: Bench) -> None:
+    """Print what dbt's own table materialization takes for the models, against the refresh of a day."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = table_project(Path(name))
+        arguments = ["run", "--project-dir", name, "--profiles-dir", str(folder / "dbt_project"), "--log-level", "none"]
+        arguments += ["--target-path", str(folder / "target"), "--no-use-colors", "--threads", "4"]
+        invocation = dbt.Invocation([*arguments, "--select", *REBUILT], None, bench.database.environment())
+        whole = results(invocation.events())
+    print(f"\nB. dbt's table materialization over {bench.days} days against one day, on {bench.engine}")
+    print(f"{'':<34}{'table, s':>12}{'one day, s':>12}{'ratio':>8}")
+    day = bench.figures[bench.days]
+    for name, (all_of_it, one) in {
+        **{model: (whole[model], day[model]) for model in REBUILT},
+        "the three": (sum(whole[model] for model in REBUILT), sum(day[model] for model in REBUILT)),
+    }.items():
+        print(f"{name:<34}{all_of_it:12.2f}{one:12.3f}{all_of_it / one:8.1f}", flush=True)
+    with bench.database.connect(autocommit=True) as connection:
+        connection.execute("drop schema bench_table cascade")
+
+
+def table_project(folder: Path) -> Path:
+    """Copy the project; the models to rebuild become plain tables, indexes and all, that know no window."""
+    for part in ("models", "seeds", "dbt_project"):
+        shutil.copytree(PROJECT_ROOT / part, folder / part)
+    shutil.copy(PROJECT_ROOT / "dbt_project.yml", folder)
+    for path in folder.rglob("*.sql"):
+        text = path.read_text()
+        if path.stem in REBUILT:
+            text = re.sub(r"materialized='\w+'", "materialized='table', schema='bench_table'", text, count=1)
+            text = re.sub(r"^ +(time_column|bucket|chunk_interval)=.*\n", "", text, flags=re.MULTILINE)
+        path.write_text(re.sub(r"(\{% macro in_window\(.*%\})", r"\1{{ return('true') }}", text))
+    return folder
+
+
+def marts_against_raw(benches: Sequence[Bench]) -> None:
+    """Print what a question costs of the marts and of the raw events, on each engine."""
+    print("\nC. The same answer from the mart and from raw events")
+    print(f"{'':<44}{'mart, s':>10}{'raw, s':>10}{'raw / mart':>12}{'  answers'}")
+    for days in sorted({1, min(90, *(bench.days for bench in benches))}):
+        for what, mart, raw in (
+            ("rpt_episode_daily", EPISODES_MART, EPISODES_RAW),
+            ("rpt_campaign_daily", CAMPAIGNS_MART, CAMPAIGNS_RAW),
+        ):
+            for bench in benches:
+                values = {"first": LAST - timedelta(days=days - 1), "last": LAST}
+                with bench.connect() as connection:
+                    cursor = connection.cursor()
+                    from_mart = median_of(11, lambda: cursor.execute(bind(mart, **values)).fetchall())
+                    expected = cursor.fetchall() or cursor.execute(bind(mart, **values)).fetchall()
+                    times = 3 if days == 1 else 1
+                    from_raw = statistics.median(timed(lambda: cursor.execute(bind(raw, **values))) for _ in range(times))
+                    same = "agree" if cursor.fetchall() == expected else "DIFFER"
+                label = f"{what}, {days} days, {bench.engine}"
+                print(f"{label:<44}{from_mart:10.4f}{from_raw:10.3f}{from_raw / from_mart:12.0f}  {same}", flush=True)
+
+
+# --- The columnstore ----------------------------------------------------------------------------------
+
+
+def columnstore(bench: Bench) -> None:
+    """Print what changes when all raw chunks go into the columnstore."""
+    before = touch_raw(bench, seed=0)
+    before |= refresh_of_a_day(bench)
+    settle(bench)
+    rows, (total, indexes) = count_raw(bench), raw_sizes(bench)
+    seconds = convert(bench)
+    after_total, after_indexes = raw_sizes(bench)
+    print(f"\nD. The columnstore: {rows:,} raw events of {bench.days} days, converted at {rows / seconds:,.0f} rows/s")
+    print(f"{'':<34}{'rowstore':>14}{'columnstore':>14}{'ratio':>8}")
+    for name, one, other in (
+        ("MB with indexes", total, after_total),
+        ("MB without indexes", total - indexes, after_total - after_indexes),
+    ):
+        print(f"{name:<34}{one / 2**20:14,.0f}{other / 2**20:14,.0f}{other / one:8.3f}")
+    settle(bench)
+    after = touch_raw(bench, seed=1)
+    after |= refresh_of_a_day(bench)
+    for name in [*before][:3] + ["whole refresh", "- all models, added up", *MODELS[:2], MODELS[5]]:
+        print(f"{name:<34}{before[name]:14.4f}{after[name]:14.4f}{after[name] / before[name]:8.2f}", flush=True)
+
+
+def touch_raw(bench: Bench, seed: int) -> dict[str, float]:
+    """Insert late rows and load files into days that hold rows already; seconds. Then bring the models up to date."""
+    figures = {}
+    with bench.database.connect(autocommit=True) as connection:
+        figures["a late row"] = median_of(REPEAT, lambda: connection.execute(bind(LATE_ROW, day=LAST)))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [write_file(Path(folder), bench, 10 * seed + n) for n in range(4)]
+        figures[f"a file of {FILE_ROWS:,} new rows"] = statistics.median([timed(lambda: load(bench, p)) for p in paths])
+        for path in paths:
+            path.write_bytes(path.read_bytes() + b"\n")  # other bytes, the same rows
+        known = statistics.median([timed(lambda: load(bench, p)) for p in paths])
+        figures["the same rows again"] = known
+    list(bench.refresh.run())
+    return figures
+
+
+def write_file(folder: Path, bench: Bench, seed: int) -> Path:
+    """Write a file of new rows in three days of the middle."""
+    path = folder / f"{seed}.csv"
+    start = datetime.combine(LAST - timedelta(days=bench.days // 2), datetime.min.time(), UTC)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("event_id", "occurred_at", "event_type", "url", "ip", "user_agent", "method", "status"))
+        for n in range(FILE_ROWS):
+            at = start + n * timedelta(days=3) / FILE_ROWS + timedelta(microseconds=seed)
+            url = f"https://media.example.com/show-{n % 200 // 10}/episode-{1000 + n % 200}.mp3?source=feed"
+            agent = f"Overcast/3.{n % 100} (+http://overcast.fm/; iOS podcast app; build 2024)"
+            ip = f"198.18.{n // 250 % 250}.{n % 250}"
+            key = uuid.uuid5(uuid.NAMESPACE_URL, f"{seed}/{n}")
+            writer.writerow((key, at.isoformat(), "request", url, ip, agent, "GET", 200))
+    return path
+
+
+def load(bench: Bench, path: Path) -> None:
+    with bench.database.connect() as connection:
+        load_file(connection, LoadRequest(str(path), "bench", "listener_events"), key=KEY)
+
+
+def raw_sizes(bench: Bench) -> tuple[int, int]:
+    """Return the bytes of raw.listener_events with its indexes, and of its indexes alone."""
+    query = RAW_SIZES
+    if bench.engine == "timescaledb":
+        query = "select sum(total_bytes), sum(index_bytes) from hypertable_detailed_size('raw.listener_events')"
+    with bench.database.connect(autocommit=True) as connection:
+        row = connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0]), int(row[1])
+
+
+def count_raw(bench: Bench) -> int:
+    with bench.database.connect(autocommit=True) as connection:
+        row = connection.execute("select count(*) from raw.listener_events").fetchone()
+        return int(row[0]) if row else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="any database of the server; default: the settings' one")
+    parser.add_argument("--engines", default="postgres,timescaledb")
+    parser.add_argument("--days", default="6,60", help="the histories, the smallest first")
+    parser.add_argument("--per-day", type=int, default=166_667)
+    parser.add_argument("--columnstore", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the databases there")
+    options = parser.parse_args()
+    server = Database.from_url(options.url) if options.url else resolve(load_settings())
+    benches = []
+    with tempfile.TemporaryDirectory(prefix="earmark-bench-") as target:
+        os.environ["DBT_TARGET_PATH"] = target
+        for engine in options.engines.split(","):
+            try:
+                bench = make_bench(server, engine, options)
+            except EngineError as error:
+                print(f"{engine}: skipped. {error}")
+                continue
+            benches.append(bench)
+            for days in map(int, options.days.split(",")):
+                extend(bench, days)
+                rows, raw = count_raw(bench), raw_sizes(bench)[0]
+                print(f"  {days} days: {rows:,} raw events in {raw / 2**20:,.0f} MB; {sizes(bench)}", flush=True)
+                take_figures(bench)
+            show_history(bench)
+            if not options.columnstore:
+                whole_tables(bench)
+        if benches:
+            marts_against_raw(benches)
+        for bench in benches:
+            if bench.engine == "timescaledb" and not options.columnstore:
+                columnstore(bench)
+    for bench in benches:
+        if not options.keep:
+            drop(server, bench.database)
+
+
+if __name__ == "__main__":
+    main()

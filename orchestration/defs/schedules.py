@@ -1,0 +1,28 @@
+"""Schedules: what has to be done now and then, whatever lands."""
+
+import dagster as dg
+
+from orchestration.defs.resources import Warehouse
+
+
+@dg.op(description="Makes chunks ahead of time and drops those that retention gives up.")
+def maintain_chunks(context: dg.OpExecutionContext, warehouse: Warehouse) -> None:
+    """Call timeseries.maintain()."""
+    with warehouse.connect() as connection:
+        row = connection.execute("select timeseries.maintain()").fetchone()
+    context.log.info(f"{row[0] if row else 0} chunks dropped by retention")
+
+
+@dg.job(description="Keep the hypertables: chunks ahead of time, retention.")
+def maintenance() -> None:
+    """Keep the hypertables."""
+    maintain_chunks()
+
+
+daily_maintenance = dg.ScheduleDefinition(
+    name="daily_maintenance",
+    job=maintenance,
+    cron_schedule="17 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
