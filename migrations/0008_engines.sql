@@ -649,8 +649,8 @@ begin
 end;
 $$;
 
--- Make the empty hypertables of this database with another engine. The tables that models built are dropped: the
--- next build makes them again. With rows in the raw tables it refuses.
+-- Make the empty hypertables of this database with another engine. What models built on them is dropped: the next
+-- build makes it again. With rows in the raw tables it refuses.
 create or replace function timeseries.use_engine(wanted text, functions text, engine_version text)
 returns void
 language plpgsql
@@ -700,7 +700,7 @@ begin
             h.schema_name, h.table_name, h.time_column, h.chunk_interval,
             format('like %I.%I including all', h.schema_name, old_name)
         );
-        execute format('drop table %I.%I', h.schema_name, old_name);
+        execute format('drop table %I.%I cascade', h.schema_name, old_name);
         if told is not null then
             execute format('comment on table %I.%I is %L', h.schema_name, h.table_name, told);
         end if;

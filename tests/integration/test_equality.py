@@ -84,7 +84,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
                 st.sampled_from(
                     [
                         "delete from raw.listener_events where tenant_id = {tenant} and country_code = 'DE'",
-                        "delete from raw.listener_events where {tenant} = tenant_id and occurred_at < '2026-01-03Z'",
+                        "delete from raw.listener_events where tenant_id = {tenant} and bytes_sent < 200000",
                         "delete from raw.attribution_events where tenant_id = {tenant} and value > 80",
                         "update raw.listener_events set status = 404 where tenant_id = {tenant} and status = 206",
                     ]

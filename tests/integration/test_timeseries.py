@@ -332,7 +332,7 @@ def test_late_rows_into_the_columnstore(
         assert pending(warehouse) == ["listener_events 2026-01-01", "listener_events 2026-01-02"]
         dbt.build()
         assert one(warehouse, "select sum(requests)::int from rollups.cagg_request_outcomes_daily") == 27
-        # Columns in another order than the table's, from the columnstore, by CREATE TABLE AS: a release crashed on it.
+        # CREATE TABLE AS of columns out of the table's order, from the columnstore: a release crashed on it.
         columns = [
             "user_agent",
             "listener_key",
