@@ -199,18 +199,53 @@ def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows:
 def test_a_wrong_config_is_refused_when_the_model_compiles(
     tmp_path: Path, dbt: Callable[..., dbtRunnerResult], config: str, said: str
 ) -> None:
+    text = "\nselect 1 as a, date '2026-01-01' as d where {{ in_window('d', column_type='date') }}"
+    refuse(tmp_path, dbt, {"broken": "{{ config(materialized='hypertable', " + config + ") }}" + text}, said)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("time_column='b'", "Model broken: bucket is a number of minutes, hours, days, weeks, months or years"),
+        ("time_column='b', bucket='a day'", "Model broken: bucket is a number of minutes"),
+        ("time_column='b', bucket='7 hours'", "Model broken: a bucket of 7 hours crosses midnight"),
+        ("time_column='b', bucket='1 hour'", "its bucket of 1 hour is not a multiple of the 1 day of parent"),
+        ("time_column='b', bucket='1 week', window_after_days=1", "there is no config 'window_after_days'"),
+        ("time_column='b', bucket='1 week', contract={'enforced': true}", "no constraints that a contract could"),
+        ("time_column='b', bucket='1 week', retention='long'", "retention is a number of days, weeks, months"),
+        ("time_column='b', bucket='1 week', columnstore='on'", "columnstore is {'after': '60 days'"),
+        (
+            "time_column='b', bucket='1 week', indexes=[{'columns': ['b'], 'unique': true}]",
+            "a continuous aggregate takes no unique index",
+        ),
+    ],
+)
+def test_a_wrong_aggregate_is_refused_when_the_model_compiles(
+    tmp_path: Path, dbt: Callable[..., dbtRunnerResult], config: str, said: str
+) -> None:
+    parent = "{{ config(materialized='continuous_aggregate', time_column='b', bucket='1 day') }} select now() as b"
+    broken = "{{ config(materialized='continuous_aggregate', " + config + ") }}"
+    select = " select b from {{ ref('parent') }} where {{ in_window('b') }}"
+    refuse(tmp_path, dbt, {"parent": parent, "broken": broken + select}, said)
+
+
+def test_a_view_has_no_window(tmp_path: Path, dbt: Callable[..., dbtRunnerResult]) -> None:
+    text = "{{ config(materialized='view') }} select now() as b where {{ in_window('now()') }}"
+    refuse(tmp_path, dbt, {"broken": text}, "Model broken: a view has no window")
+
+
+def refuse(tmp_path: Path, dbt: Callable[..., dbtRunnerResult], models: dict[str, str], said: str) -> None:
+    """Compile models of a project of their own: the one that is broken must be refused with this text."""
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "broken.sql").write_text(
-        "{{ config(materialized='hypertable', "
-        + config
-        + ") }}\nselect 1 as a, date '2026-01-01' as d where {{ in_window('d', column_type='date') }}"
-    )
+    for name, text in models.items():
+        (tmp_path / "models" / f"{name}.sql").write_text(text)
     (tmp_path / "dbt_project.yml").write_text(
         f"name: broken\nprofile: earmark\nmacro-paths: ['{PROJECT}/dbt_project/macros']\n"
     )
     result = dbt("compile", project=tmp_path)
     assert not result.success
-    assert said in str(result.exception or result.result.results[0].message)
+    told = result.exception or [node.message for node in result.result.results if node.node.name == "broken"]
+    assert said in str(told)
 
 
 def test_urls_are_compared_as_people_mean_them(dbt: Callable[..., dbtRunnerResult], database: str) -> None:
