@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 
 from orchestration.lib.warehouse.database import Database
+from orchestration.lib.warehouse.engine import prepare
 from orchestration.lib.warehouse.migrations import (
     MIGRATIONS,
     MigrationError,
@@ -73,11 +74,17 @@ def test_a_role_that_is_no_superuser_can_migrate(server: Database) -> None:
         admin.execute(sql.SQL("create role {} login password 'owner'").format(sql.Identifier(role)))
         admin.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(role), sql.Identifier(role)))
         try:
+            ran, _ = prepare(database, "postgres")
+            assert len(ran) == len(read_migrations())
             with database.connect(autocommit=True) as connection:
-                assert len(migrate(connection)) == len(read_migrations())
                 connection.execute(
                     "select timeseries.ensure_chunks('raw.listener_events', now(), now() + interval '3 days')"
                 )
+                connection.execute("insert into tenancy.tenants values ('acme', 'Acme')")
+                connection.execute("select ingest.mark_changed('acme', 'listener_events', array[current_date])")
+                connection.execute("select ingest.begin_run('a-run')")
+                connection.execute("select ingest.end_build('a_model', 'a-run', true, '{}', '{}')")
+                assert connection.execute("select * from ingest.pending_refresh").fetchall() == []
         finally:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(role)))
             admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
