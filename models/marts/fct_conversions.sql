@@ -1,5 +1,5 @@
--- Which event stands for an order is found wherever in history the order has events (order_days), so no window needs
--- widening: whoever writes an event marks the days of all events of its order as changed.
+-- Which event stands for an order is found over all of history by an index on the order number, so no window
+-- needs widening: a load marks the days of every row of an order as changed.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
@@ -29,10 +29,6 @@ with events as not materialized (
     from {{ ref('stg_raw__attribution_events') }}
 ),
 
-order_days as (  -- noqa: ST03
-    select * from {{ source('ingest', 'order_days') }}
-),
-
 campaigns as (
     select * from {{ ref('stg_raw__campaigns') }}
 ),
@@ -54,19 +50,11 @@ candidates as (
             from events
             where {{ in_window('occurred_at') }} and order_number is not null
         ) as touched
-        inner join order_days
-            on touched.tenant_id = order_days.tenant_id and touched.order_number = order_days.order_number
-        cross join
-            lateral (
-                select events.*
-                from events
-                where
-                    events.tenant_id = order_days.tenant_id
-                    and events.order_number = order_days.order_number
-                    and events.occurred_at >= order_days.day::timestamp at time zone 'UTC'
-                    and events.occurred_at < (order_days.day + 1)::timestamp at time zone 'UTC'
-                offset 0  -- noqa: AM09
-            ) as of_order
+        inner join events as of_order
+            on
+                touched.tenant_id = of_order.tenant_id
+                and touched.order_number = of_order.order_number
+                and of_order.order_number is not null
 
         union all
 

@@ -670,27 +670,19 @@ with ranked as (
 delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1
 """
 _DAYS_OF_SAME_ORDERS: Final = """
-with new_rows as (
-    select distinct n.order_number, (n.occurred_at at time zone 'UTC')::date as day
+with new_orders as (
+    select distinct n.order_number
     from raw.attribution_events as n
     where n.tenant_id = %(tenant)s
         and n.load_id = %(load)s
         and n.order_number is not null
         and n.occurred_at >= %(first)s::date
         and n.occurred_at < %(last)s::date + 1
-),
-
-noted as (
-    insert into ingest.order_days (tenant_id, order_number, day)
-    select %(tenant)s, n.order_number, n.day
-    from new_rows as n
-    on conflict do nothing
 )
-
-select distinct o.day
-from ingest.order_days as o
-inner join new_rows as n on n.order_number = o.order_number
-where o.tenant_id = %(tenant)s
+select distinct (t.occurred_at at time zone 'UTC')::date
+from raw.attribution_events as t
+inner join new_orders as o on o.order_number = t.order_number
+where t.tenant_id = %(tenant)s
 """
 _KNOWN_DAYS: Final = "select dataset, day from ingest.changes where tenant_id = %s and dataset = any(%s)"
 
