@@ -17,7 +17,8 @@ events as (
     select * from {{ ref('int_listener_events__identified') }}
 ),
 
-ad_units as (
+-- Read twice: not materialized, so that the planner knows how many there are of each kind.
+ad_units as not materialized (
     select * from {{ ref('stg_raw__ad_units') }}
 ),
 
