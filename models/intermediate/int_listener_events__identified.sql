@@ -45,6 +45,12 @@ identified as (
         told.method,
         told.status,
         told.bytes_sent,
+        told.object_bytes,
+        told.byte_range,
+        told.network,
+        told.referrer,
+        told.play_id,
+        told.quartile,
         told.household_key,
         told.listener_key,
         told.country_code,
@@ -73,10 +79,12 @@ identified as (
         coalesce(told.enclosure_key, split_part(told.url, '?', 1)) as requested,
         case told.agent_by when 'user_agent' then coalesce(agents.category, 'unknown') else told.agent_by end
             as agent_category,
-        case told.agent_by
-            when 'user_agent' then coalesce(agents.counts, true)
-            else told.agent_by in ('app', 'browser', 'unknown')
-        end as agent_counts
+        case
+            when told.agent_by = 'user_agent' then agents.discard_as
+            when told.agent_by = 'none' then 'no_user_agent'
+            when told.agent_by = 'bot' then 'bot'
+            when told.agent_by = 'library' then 'not_a_player'
+        end as agent_discarded_as
     from told
     left join episodes
         on told.tenant_id = episodes.tenant_id and told.episode_id = episodes.episode_id

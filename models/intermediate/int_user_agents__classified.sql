@@ -77,7 +77,8 @@ classified as (
         agents.user_agent,
         coalesce(agent_matches.category, 'unknown') as category,
         agent_matches.name as agent_name,
-        coalesce(agent_matches.counts, true) as counts,
+        case when not agent_matches.counts then case agent_matches.category when 'bot' then 'bot' else 'not_a_player' end end
+            as discard_as,
         device_matches.device_name,
         device_matches.device_category
     from agents

@@ -74,7 +74,7 @@ inserted as (
     where
         {{ in_window('events.occurred_at') }}
         and events.event_type = 'ad_impression'
-        and events.agent_counts
+        and events.agent_discarded_as is null
         and ad_units.delivery = 'dai'
 ),
 

@@ -25,7 +25,9 @@ downloads as (
         outcomes.device_category,
         outcomes.country_code,
         outcomes.region_code,
-        outcomes.bytes_sent
+        outcomes.bytes_sent,
+        outcomes.download_window,
+        outcomes.threshold_basis
     from outcomes
     where {{ in_window('outcomes.occurred_at') }} and outcomes.outcome = 'counted'
 )

@@ -21,6 +21,7 @@ episode_days as (
         daily.podcast_id,
         podcasts.title as podcast_title,
         daily.downloads,
+        daily.downloads_threshold_unknown,
         daily.listeners,
         daily.households
     from daily

@@ -12,6 +12,7 @@ select
     episode_key,
     min(podcast_id) as podcast_id,
     count(*) as downloads,
+    count(*) filter (where threshold_basis = 'unknown') as downloads_threshold_unknown,
     count(distinct listener_key) as listeners,
     count(distinct household_key) as households
 from {{ ref('fct_downloads') }}

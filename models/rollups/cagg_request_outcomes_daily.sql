@@ -9,13 +9,19 @@
 select
     tenant_id,
     {{ time_bucket('occurred_at') }} as bucket,
+    podcast_id,
     source,
     outcome,
+    download_window,
+    threshold_basis,
     count(*) as requests
 from {{ ref('int_requests__outcomes') }}
 where {{ in_window('occurred_at') }}
 group by
     tenant_id,
     {{ time_bucket('occurred_at') }},
+    podcast_id,
     source,
-    outcome
+    outcome,
+    download_window,
+    threshold_basis

@@ -24,6 +24,10 @@
     {%- set query -%}
         select
             r.days ->> '{{ name }}' as days,
+            (
+                select coalesce(jsonb_agg(w.day), '[]')::text
+                from ingest.widened_days_of('{{ name }}', '{{ invocation_id }}') as w (day)
+            ) as widened,
             r.horizon,
             coalesce(
                 b.stands_on <> ingest.oids_of(array(select jsonb_object_keys(b.stands_on))), false
@@ -34,7 +38,7 @@
     {%- endset -%}
     {%- set row = run_query(query)[0] -%}
     {{ return({
-        'windows': windows_of_days(fromjson(row['days'])) if row['days'] is not none else none,
+        'windows': windows_of_days(fromjson(row['days']) + fromjson(row['widened'])) if row['days'] is not none else none,
         'was_replaced': row['was_replaced'],
         'horizon': row['horizon'],
     }) }}
@@ -59,6 +63,25 @@
         array[{{ names | join(', ') }}]::text[], array[{{ relations | join(', ') }}]::text[],
         {{ 'array[' ~ ranges | join(', ') ~ ']' if ranges else 'null' }}
     )
+    {%- if run_query("select from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
+    ;
+    select ingest.hand_on_widened(
+        '{{ model.name }}', '{{ invocation_id }}', {{ whole }},
+        {{ 'array[' ~ ranges | join(', ') ~ ']' if ranges else "array[daterange '(,)']" }}, {{ windowed_readers() }}
+    )
+    {%- endif -%}
+{% endmacro %}
+
+{#- The models with windows that read the model at hand, directly or through views, as an array of text. -#}
+{% macro windowed_readers() %}
+    {%- set names = [] -%}
+    {%- for id, node in graph.nodes.items() -%}
+        {%- if node.resource_type == 'model' and node.config.materialized in windowed_materializations() + ['incremental']
+            and windowed_parents(node) | selectattr('name', 'equalto', model.name) | list -%}
+            {%- do names.append("'" ~ node.name ~ "'") -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{ return('array[' ~ names | join(', ') ~ ']::text[]') }}
 {% endmacro %}
 
 {#- The models with windows that a node stands on, directly or through views. -#}
