@@ -13,6 +13,10 @@ with downloads as (
     select * from {{ ref('fct_downloads') }}
 ),
 
+outcomes as (
+    select * from {{ ref('int_requests__outcomes') }}
+),
+
 events as (
     select * from {{ ref('int_listener_events__identified') }}
 ),
@@ -30,7 +34,36 @@ episodes as (
     select * from {{ ref('stg_raw__episodes') }}
 ),
 
--- Baked in: whoever downloads the episode downloads the ad.
+-- The bytes that a listener was sent of an episode on a UTC day, where an ad has a place in it.
+delivered as (
+    select
+        outcomes.tenant_id,
+        outcomes.episode_key,
+        coalesce(outcomes.listener_key, uuid_send(outcomes.event_id)) as requester,
+        (outcomes.occurred_at at time zone 'UTC')::date as day,
+        range_agg(outcomes.placed_bytes) as placed_bytes,
+        bool_and(outcomes.placed_bytes is not null) as is_known,
+        max(outcomes.bitrate_bps) as bitrate_bps
+    from outcomes
+    where
+        {{ in_window('outcomes.occurred_at') }}
+        and outcomes.calendar_day is not null
+        and (outcomes.tenant_id, outcomes.episode_id) in (
+            select
+                placed.tenant_id,
+                placed.episode_id
+            from ad_units as placed
+            where placed.delivery = 'baked_in' and placed.starts_at_second + placed.duration_seconds is not null
+        )
+    group by
+        outcomes.tenant_id,
+        outcomes.episode_key,
+        coalesce(outcomes.listener_key, uuid_send(outcomes.event_id)),
+        (outcomes.occurred_at at time zone 'UTC')::date
+),
+
+-- Baked in: whoever downloads the episode downloads the ad, if its bytes were among those delivered. Where they are
+-- not known, or the ad's place is not, the download stands for them.
 baked_in as (
     select
         downloads.tenant_id,
@@ -43,15 +76,30 @@ baked_in as (
         downloads.episode_key,
         ad_units.position,
         ad_units.delivery,
+        case
+            when
+                not coalesce(delivered.is_known, false)
+                or delivered.bitrate_bps + ad_units.starts_at_second + ad_units.duration_seconds is null
+                then 'download'
+            when delivered.placed_bytes @> {{ bytes_of_ad('delivered.bitrate_bps') }} then 'bytes'
+        end as evidence,
         downloads.household_key,
         downloads.listener_key
     from downloads
     inner join ad_units
         on downloads.tenant_id = ad_units.tenant_id and downloads.episode_id = ad_units.episode_id
+    left join episodes
+        on downloads.tenant_id = episodes.tenant_id and downloads.episode_id = episodes.episode_id
+    left join delivered
+        on
+            downloads.tenant_id = delivered.tenant_id
+            and downloads.episode_key = delivered.episode_key
+            and coalesce(downloads.listener_key, uuid_send(downloads.download_id)) = delivered.requester
+            and (downloads.occurred_at at time zone 'UTC')::date = delivered.day
     where {{ in_window('downloads.occurred_at') }} and ad_units.delivery = 'baked_in'
 ),
 
--- Inserted dynamically: the ad server says so, and the agent is one that counts.
+-- Inserted dynamically: the ad server says so, the agent is one that counts, and all of the ad was sent.
 inserted as (
     select
         events.tenant_id,
@@ -64,6 +112,7 @@ inserted as (
         coalesce(events.episode_id, ad_units.episode_id, events.episode_key) as episode_key,
         ad_units.position,
         ad_units.delivery,
+        case when events.bytes_sent >= events.object_bytes then 'bytes' else 'ad_server' end as evidence,
         events.household_key,
         events.listener_key
     from events
@@ -76,10 +125,12 @@ inserted as (
         and events.event_type = 'ad_impression'
         and events.agent_discarded_as is null
         and ad_units.delivery = 'dai'
+        and coalesce(events.bytes_sent >= events.object_bytes, true)
 ),
 
 exposures as (
     select * from baked_in
+    where evidence is not null
     union all
     select * from inserted
 ),
@@ -97,6 +148,7 @@ ad_impressions as (
         exposures.episode_key,
         exposures.position,
         exposures.delivery,
+        exposures.evidence,
         exposures.household_key,
         exposures.listener_key,
         coalesce(

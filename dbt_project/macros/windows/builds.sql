@@ -63,7 +63,7 @@
         array[{{ names | join(', ') }}]::text[], array[{{ relations | join(', ') }}]::text[],
         {{ 'array[' ~ ranges | join(', ') ~ ']' if ranges else 'null' }}
     )
-    {%- if run_query("select from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
+    {%- if run_query("select 1 from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
     ;
     select ingest.hand_on_widened(
         '{{ model.name }}', '{{ invocation_id }}', {{ whole }},
