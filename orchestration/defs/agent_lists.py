@@ -14,7 +14,7 @@ from pydantic import Field
 from orchestration.defs.assets import OWNER
 from orchestration.defs.resources import Warehouse
 from orchestration.lib.ingestion import agent_lists
-from orchestration.lib.ingestion.agent_lists import AgentListError
+from orchestration.lib.ingestion.agent_lists import AgentListError, UnreachableListError
 
 _LISTS: Final = dg.AssetKey(["ingest", "agent_lists"])
 _PATTERNS: Final = dg.AssetKey(["ingest", "agent_patterns"])
@@ -53,13 +53,15 @@ def public_agent_list(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Fetch the list and install it, whole or not at all; the freshness sensor sees the days that change."""
     try:
-        start = date.fromisoformat(config.effective_from) if config.effective_from else agent_lists.today()
-    except ValueError as error:
-        raise AgentListError(f"effective_from: {config.effective_from!r} is no day, such as 2026-01-31") from error
-    folder = Path(config.folder) if config.folder else None
-    entries = agent_lists.parse(agent_lists.read_folder(folder) if folder else agent_lists.fetch(config.url))
-    with warehouse.connect() as connection:
-        installed = agent_lists.install(connection, entries, source=config.folder or config.url, start=start)
+        start = _day(config.effective_from)
+        folder = Path(config.folder) if config.folder else None
+        entries = agent_lists.parse(agent_lists.read_folder(folder) if folder else agent_lists.fetch(config.url))
+        with warehouse.connect() as connection:
+            installed = agent_lists.install(connection, entries, source=str(folder or config.url), start=start)
+    except UnreachableListError:
+        raise
+    except AgentListError as error:  # the same again would fail again
+        raise dg.Failure(str(error), allow_retries=False) from error
     context.log.info(f"{installed.agent_list} {'installed' if installed.is_new else 'was there already'}")
     metadata: dict[str, Any] = {
         "agent_list": installed.agent_list,
@@ -68,3 +70,10 @@ def public_agent_list(
     }
     yield dg.MaterializeResult(asset_key=_LISTS, metadata=metadata)
     yield dg.MaterializeResult(asset_key=_PATTERNS, metadata={**metadata, **installed.counts})
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text) if text else agent_lists.today()
+    except ValueError as error:
+        raise AgentListError(f"effective_from: {text!r} is no day, such as 2026-01-31") from error

@@ -39,6 +39,10 @@ class AgentListError(LoadError):
     """A list cannot be had or is not what it should be. Nothing of it was installed."""
 
 
+class UnreachableListError(AgentListError):
+    """A list cannot be downloaded; it may be there again in a moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry of a list: ``place`` says where it stands, ``pattern`` is as PostgreSQL reads it."""
@@ -84,7 +88,8 @@ def fetch(base: str = PUBLIC_LIST) -> dict[str, bytes]:
     """Download the documents of a list, one a kind, from below a URL.
 
     Raises:
-        AgentListError: a document cannot be had.
+        UnreachableListError: a document cannot be had.
+        AgentListError: the address is none of the web, or a document is far too large.
 
     """
     if not base.startswith(("https://", "http://")):
@@ -97,11 +102,11 @@ def _download(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310  (fetch has looked at the scheme)
             document: bytes = answer.read(_MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
-        raise AgentListError(
+        raise UnreachableListError(
             f"{url}: the server answered {error.code} {error.reason}; try again, or give a copy with --folder"
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise AgentListError(
+        raise UnreachableListError(
             f"{url}: cannot be downloaded ({error}); is this machine online? A copy is given with --folder"
         ) from error
     if len(document) > _MOST_BYTES:
