@@ -276,12 +276,12 @@ def test_each_day_is_classified_by_its_list(dbt: Dbt, connection: psycopg.Connec
         ("t", "2026-03-01 23:00Z", "Newcast/1"),
         ("t", "2026-03-02 01:00Z", "Newcast/1"),
         ("t", "2026-03-02 01:00Z", "fetchlib/3"),
-        ("t", "2026-03-02 01:00Z", "curl/8.0"),
+        ("t", "2026-03-02 01:00Z", "Java/17"),
     )
     dbt.build("--select", *(f"+{model}" for model in models))
     own = [
+        ("earmark", "Java/17", "library", "Java and Kotlin", "not_a_player"),
         ("earmark", "Newcast/1", "app", "Other app", None),
-        ("earmark", "curl/8.0", "library", "curl", "not_a_player"),
         ("earmark", "fetchlib/3", "bot", "Generic: fetchers and downloaders", "bot"),
     ]
     assert classified(connection) == own
@@ -292,14 +292,14 @@ def test_each_day_is_classified_by_its_list(dbt: Dbt, connection: psycopg.Connec
     build()
     name = installed.agent_list[:16]
     public = [
+        (name, "Java/17", "library", "Java and Kotlin", "not_a_player"),
         (name, "Newcast/1", "app", "Newcast", None),
-        (name, "curl/8.0", "library", "curl", "not_a_player"),
         (name, "fetchlib/3", "library", "Fetchlib", "not_a_player"),
     ]
     assert classified(connection) == [*own, *public]
     # From nothing it is the same, but for agents that only later days have.
     build(rebuild=list(models))
-    assert classified(connection) == [own[0], *public]
+    assert classified(connection) == [own[1], *public]
 
     agent_lists.drop(connection, installed.agent_list)
     connection.commit()

@@ -107,6 +107,10 @@ IOS_WEBKIT = "(iPhone; CPU iPhone OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (K
 IPHONE = "(iPhone; U; CPU OS 15_8_2 like Mac OS X; en_us)"
 FEEDS = "Feed parsers of podcast apps"
 WEB_VIEW = "Other web view with an app token"
+CLOTHES = "Contact address in a browser's clothes"
+COMPATIBLE = "Declared compatible in a browser's clothes"
+ON_LINUX = "Web view with an unknown token on Linux"
+ITS_CLIENT = "App that names itself after its system client"
 CAR = "Android Auto or built-in car system"
 CLIENTS = [
     # bots
@@ -127,6 +131,14 @@ CLIENTS = [
     ("SomethingBot/1.0", "bot", "Generic: bot", "bot"),
     ("my-episode-thing/0.1", "bot", "Generic: hyphenated script name", "bot"),
     ("Unheard/1.0 (+https://unheard.example/about)", "bot", "Generic: contact address", "bot"),
+    (
+        f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/99.0 Safari/537.36 (+https://x.example)",
+        "bot",
+        CLOTHES,
+        "bot",
+    ),
+    ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; Some/1.0)", "bot", COMPATIBLE, "bot"),
+    (f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/99.0 Safari/537.36 Render/1.0", "bot", ON_LINUX, "bot"),
     # apps
     ("Podcasts/4023.510.2 CFNetwork/1494.0.7 Darwin/23.4.0", "app", "Apple Podcasts", ""),
     ("Podcaster/1709.2.2 CFNetwork/1390 Darwin/22.0.0", "app", "Apple Podcasts", ""),
@@ -150,20 +162,24 @@ CLIENTS = [
     ("Grace%20Church/4.9.2 CFNetwork/893.14.2 Darwin/17.3.0", "app", "Other Apple app", ""),
     ("NewRadio/9.1.0 (Linux;Android 11) ExoPlayerLib/2.9.2", "app", "Other Android app", ""),
     ("Newcomer 2.4", "app", "Other app", ""),
+    ("Dalvik/2.1.0 (Linux; U; Android 13; SM-G991U) newcast/3.7.0", "app", ITS_CLIENT, ""),
+    ("Mozilla/5.0 (Linux; U; Android 9) Newcast", "app", "App with a platform and no engine", ""),
     # libraries: players count, scripts do not
     (f"AppleCoreMedia/1.0.0.19H384 {IPHONE}", "library", "AppleCoreMedia", ""),
     ("stagefright/1.2 (Linux;Android 4.4)", "library", "stagefright", ""),
     ("Dalvik/2.1.0 (Linux; U; Android 9; SM-N950U)", "library", "Dalvik", ""),
     ("ExoPlayer/11.2 (Linux;Android 8) AndroidXMedia3/1.4.1", "library", "ExoPlayer and Media3", ""),
     ("Lavf/55.33.100", "library", "Lavf", ""),
-    ("curl/7.51.0", "library", "curl", "not_a_player"),
-    ("Wget/1.14 (darwin12.4.0)", "library", "wget", "not_a_player"),
-    ("python-requests/2.31.0", "library", "Python", "not_a_player"),
+    ("curl/7.51.0", "bot", "curl", "bot"),
+    ("Wget/1.14 (darwin12.4.0)", "bot", "Wget", "bot"),
+    ("python-requests/2.31.0", "bot", "python-requests", "bot"),
     ("Go-http-client/1.1", "library", "Go", "not_a_player"),
     ("okhttp/3.11.0", "library", "OkHttp", "not_a_player"),
     ("Apache-HttpClient/4.5.13 (Java/17.0.10)", "library", "Apache HttpClient", "not_a_player"),
+    ("Python/3.10 aiohttp/3.9.3", "library", "Python", "not_a_player"),
+    ("Somebody-HttpClient/2.1", "library", "Other HTTP client", "not_a_player"),
     ("Java/17.0.1", "library", "Java and Kotlin", "not_a_player"),
-    ("libwww-perl/6.34", "library", "Perl", "not_a_player"),
+    ("libwww-perl/6.34", "bot", "libwww-perl", "bot"),
     # browsers
     (f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/120.0 Safari/537.36", "browser", "Chrome", ""),
     ("Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Gecko/20100101 Firefox/25.0", "browser", "Firefox", ""),
