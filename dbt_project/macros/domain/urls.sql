@@ -15,3 +15,10 @@
         else left({{ column }}, 460) || '...' || md5({{ column }})
     end
 {%- endmacro %}
+
+{#- The host of a URL, lower case, without user, www. and port; null for anything that is no URL. -#}
+{% macro referrer_host(column) -%}
+    lower(substring(
+        {{ column }} from '(?i)^\s*[a-z][a-z0-9+.-]*://(?:[^/?#@\\\s]*@)?(?:www\.)?(\[[0-9a-f:.]+\]|[^]/?#:@\\\s[]+)'
+    ))
+{%- endmacro %}
