@@ -49,6 +49,8 @@ identified as (
         told.listener_key,
         told.country_code,
         told.region_code,
+        told.play_id,
+        told.quartile,
         case told.agent_by when 'user_agent' then agents.agent_name else told.reported_agent_name end as agent_name,
         case told.agent_by
             when 'user_agent' then agents.device_category
