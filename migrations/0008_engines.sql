@@ -458,7 +458,8 @@ begin
     bucket_from := timeseries.time_bucket(a.bucket, starts_at);
     bucket_to := timeseries.time_bucket(a.bucket, ends_at);
     if bucket_to < ends_at then
-        bucket_to := bucket_to + a.bucket;
+        -- Months and days are those of UTC, whatever the session's time zone.
+        bucket_to := (bucket_to at time zone 'UTC' + a.bucket) at time zone 'UTC';
     end if;
 
     if timeseries.engine() = 'timescaledb' then
