@@ -223,6 +223,8 @@ declare
     note jsonb;
     chunk record;
 begin
+    -- Two tables may have a view in common: one after the other, or each finds the view gone that the other is making.
+    perform pg_advisory_xact_lock(hashtextextended('timeseries.replace_relation', 0));
     if live is not null then
         with recursive standing as (
             select r.ev_class as oid, 1 as depth
