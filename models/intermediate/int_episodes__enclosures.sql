@@ -39,7 +39,8 @@ ranked as (
     from candidates
 ),
 
--- Two episodes may share an enclosure: the latest published takes it. A path on two hosts is nobody's.
+-- Two episodes may share an enclosure: the latest published takes it. A path on two hosts is nobody's. Inside coalesce
+-- the planner takes the conditions for half of the rows; bare it expects one, and looks through all for every event.
 enclosures as (
     select
         ranked.tenant_id,
@@ -47,7 +48,7 @@ enclosures as (
         ranked.episode_id,
         ranked.podcast_id
     from ranked
-    where ranked.precedence = 1 and ranked.first_full_key = ranked.last_full_key
+    where coalesce(ranked.precedence = 1 and ranked.first_full_key = ranked.last_full_key, false)
 )
 
 select * from enclosures

@@ -14,8 +14,16 @@ enclosures as (
     select * from {{ ref('int_episodes__enclosures') }}
 ),
 
+agent_lists as (
+    select * from {{ ref('stg_ingest__agent_lists') }}
+),
+
 agents as (
     select * from {{ ref('int_user_agents__classified') }}
+),
+
+referrers as (
+    select * from {{ ref('int_referrers__classified') }}
 ),
 
 -- A service that keeps the user agent to itself may still say what it was (OP3 does of its downloads).
@@ -48,7 +56,8 @@ identified as (
         told.object_bytes,
         told.byte_range,
         told.network,
-        told.referrer,
+        agent_lists.agent_list,
+        referrers.name as referrer_name,
         told.play_id,
         told.quartile,
         told.household_key,
@@ -56,6 +65,7 @@ identified as (
         told.country_code,
         told.region_code,
         case told.agent_by when 'user_agent' then agents.agent_name else told.reported_agent_name end as agent_name,
+        case told.agent_by when 'user_agent' then agents.device_name end as device_name,
         case told.agent_by
             when 'user_agent' then agents.device_category
             else
@@ -92,8 +102,12 @@ identified as (
         on told.tenant_id = guids.tenant_id and told.episode_guid = guids.episode_guid
     left join enclosures
         on told.tenant_id = enclosures.tenant_id and told.enclosure_key = enclosures.enclosure_key
+    left join agent_lists
+        on told.occurred_at >= agent_lists.starts_at and told.occurred_at < agent_lists.ends_at
     left join agents
-        on told.user_agent = agents.user_agent
+        on agent_lists.agent_list = agents.agent_list and told.user_agent = agents.user_agent
+    left join referrers
+        on {{ referrer_host('told.referrer') }} = referrers.referrer_host
 )
 
 select * from identified

@@ -255,9 +255,12 @@ outcomes as (
         thresholds.podcast_id,
         thresholds.household_key,
         thresholds.listener_key,
+        thresholds.agent_list,
         thresholds.agent_name,
         thresholds.agent_category,
+        thresholds.device_name,
         thresholds.device_category,
+        thresholds.referrer_name,
         thresholds.country_code,
         thresholds.region_code
     from thresholds

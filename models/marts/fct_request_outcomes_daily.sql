@@ -11,6 +11,7 @@ outcome_days as (
         outcomes.outcome,
         outcomes.download_window,
         outcomes.threshold_basis,
+        outcomes.agent_list,
         outcomes.requests
     from outcomes
 )

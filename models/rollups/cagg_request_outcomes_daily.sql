@@ -14,6 +14,7 @@ select
     outcome,
     download_window,
     threshold_basis,
+    agent_list,
     count(*) as requests
 from {{ ref('int_requests__outcomes') }}
 where {{ in_window('occurred_at') }}
@@ -24,4 +25,5 @@ group by
     source,
     outcome,
     download_window,
-    threshold_basis
+    threshold_basis,
+    agent_list

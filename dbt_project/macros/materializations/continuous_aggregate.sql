@@ -87,7 +87,14 @@
     {{ return(modules.re.sub('\(select \* from (\S+) where false limit 0\) _dbt_limit_subq_\w+', '\g<1>', sql)) }}
 {% endmacro %}
 
+{#-
+    PostgreSQL from 16 on sorts all rows of a distinct count by the groups and the counted column at once; group after
+    group takes half as long.
+-#}
 {% macro refresh_aggregate(relation, starts_at, ends_at) %}
+    {%- call statement('unsorted', auto_begin=False) -%}
+        select set_config(name, 'off', false) from pg_settings where name = 'enable_presorted_aggregate'
+    {%- endcall -%}
     {%- call statement('main', auto_begin=False) -%}
         call timeseries.refresh_continuous_aggregate('{{ relation }}', {{ starts_at }}, {{ ends_at }})
     {%- endcall -%}

@@ -1,0 +1,121 @@
+-- Weeks and months have the downloads of their days, over the shows and for the whole tenant, and no fewer listeners
+-- than any day and no more than all together. Looked at are those that start in the run's window or
+-- up to 30 days before: each that holds a day of it.
+{{ config(meta={'dagster': {'ref': {'name': 'cagg_tenant_consumers_monthly'}}}) }}
+with days as (
+    select
+        tenant_id,
+        bucket,
+        sum(downloads) as downloads
+    from {{ ref('cagg_downloads_daily') }}
+    where {{ in_window('bucket', before_days=30, after_days=30) }}
+    group by tenant_id, bucket
+),
+
+tenant_days as (
+    select
+        tenant_id,
+        bucket,
+        downloads,
+        listeners
+    from {{ ref('cagg_tenant_consumers_daily') }}
+    where {{ in_window('bucket', before_days=30, after_days=30) }}
+),
+
+expected as (
+    select
+        days.tenant_id,
+        periods.period,
+        date_trunc(periods.period, days.bucket, 'UTC') as bucket,
+        sum(days.downloads) as downloads,
+        sum(tenant_days.downloads) as tenant_downloads,
+        max(tenant_days.listeners) as at_least,
+        sum(tenant_days.listeners) as at_most
+    from days
+    left join tenant_days
+        on days.tenant_id = tenant_days.tenant_id and days.bucket = tenant_days.bucket
+    cross join (values ('day'), ('week'), ('month')) as periods (period)
+    where {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", before_days=30) }}
+    group by days.tenant_id, periods.period, date_trunc(periods.period, days.bucket, 'UTC')
+),
+
+shows as (
+    select
+        tenant_id,
+        'day' as period,
+        bucket,
+        downloads
+    from {{ ref('cagg_consumers_daily') }}
+    where {{ in_window('bucket', before_days=30) }}
+    union all
+    select
+        tenant_id,
+        'week' as period,
+        bucket,
+        downloads
+    from {{ ref('cagg_consumers_weekly') }}
+    where {{ in_window('bucket', before_days=30) }}
+    union all
+    select
+        tenant_id,
+        'month' as period,
+        bucket,
+        downloads
+    from {{ ref('cagg_consumers_monthly') }}
+    where {{ in_window('bucket', before_days=30) }}
+),
+
+by_show as (
+    select
+        tenant_id,
+        period,
+        bucket,
+        sum(downloads) as downloads
+    from shows
+    group by tenant_id, period, bucket
+),
+
+by_tenant as (
+    select
+        tenant_id,
+        'day' as period,
+        bucket,
+        downloads,
+        listeners
+    from {{ ref('cagg_tenant_consumers_daily') }}
+    where {{ in_window('bucket', before_days=30) }}
+    union all
+    select
+        tenant_id,
+        'week' as period,
+        bucket,
+        downloads,
+        listeners
+    from {{ ref('cagg_tenant_consumers_weekly') }}
+    where {{ in_window('bucket', before_days=30) }}
+    union all
+    select
+        tenant_id,
+        'month' as period,
+        bucket,
+        downloads,
+        listeners
+    from {{ ref('cagg_tenant_consumers_monthly') }}
+    where {{ in_window('bucket', before_days=30) }}
+)
+
+select
+    tenant_id,
+    period,
+    bucket,
+    expected.downloads as in_days,
+    by_show.downloads as in_shows,
+    by_tenant.downloads as in_tenant
+from by_show
+full join by_tenant using (tenant_id, period, bucket)
+full join expected using (tenant_id, period, bucket)
+where
+    expected.downloads is distinct from by_show.downloads
+    or expected.tenant_downloads is distinct from by_tenant.downloads
+    or expected.downloads is distinct from by_tenant.downloads
+    or by_tenant.listeners not between expected.at_least and expected.at_most

@@ -1,0 +1,18 @@
+{{ config(
+    materialized='continuous_aggregate',
+    time_column='bucket',
+    bucket='1 week',
+    chunk_interval='84 days',
+    indexes=[{'columns': ['bucket']}, {'columns': ['tenant_id', 'podcast_id', 'bucket']}],
+) }}
+
+select
+    tenant_id,
+    {{ time_bucket('occurred_at') }} as bucket,
+    podcast_id,
+    count(*) as downloads,
+    count(distinct listener_key) as listeners,
+    count(distinct household_key) as households
+from {{ ref('fct_downloads') }}
+where {{ in_window('occurred_at') }}
+group by tenant_id, {{ time_bucket('occurred_at') }}, podcast_id
