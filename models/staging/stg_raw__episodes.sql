@@ -15,6 +15,8 @@ renamed as (
         enclosure_key,
         enclosure_bytes,
         enclosure_type,
+        bitrate_bps,
+        id3_bytes,
         properties,
         load_id
     from source

@@ -293,6 +293,15 @@ def test_every_kind_reaches_its_column(connection: psycopg.Connection, tmp_path:
     ) == [("19.99", "USD", True, "ab" * 32, 16, "7", 'it\'s "quoted", with a comma\nand a line', "[1, 2]")]
 
 
+def test_beacons_and_declared_bitrates_reach_their_columns(connection: psycopg.Connection, tmp_path: Path):
+    beacons = "occurred_at,event_type,ad_unit_id,play_id,quartile\n2024-05-01,ad_impression,a,p1,75\n"
+    run(connection, write(tmp_path, beacons), "listener_events")
+    episodes = "episode_id,podcast_id,bitrate_bps,id3_bytes\ne,p,128000,4096\n"
+    run(connection, write(tmp_path, episodes), "episodes")
+    assert rows(connection, "select play_id, quartile from raw.listener_events") == [("p1", 75)]
+    assert rows(connection, "select bitrate_bps, id3_bytes from raw.episodes") == [(128000, 4096)]
+
+
 def test_csv_ndjson_and_parquet_give_the_same_rows(connection: psycopg.Connection, tmp_path: Path):
     frame = pl.read_csv(events(500).encode(), infer_schema=False)
     frame.write_parquet(tmp_path / "p.parquet")

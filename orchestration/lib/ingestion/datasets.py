@@ -114,6 +114,9 @@ LISTENER_EVENTS = Dataset(
         _field("url"),
         Field("enclosure_key", derived=True),
         _field("ad_unit_id"),
+        # A player's beacons: the play that they belong to, and how much of the ad was played (percent).
+        _field("play_id"),
+        _field("quartile", Kind.INTEGER),
         _field("method"),
         _field("status", Kind.INTEGER),
         _field("bytes_sent", Kind.INTEGER),
@@ -208,6 +211,8 @@ EPISODES = Dataset(
         Field("enclosure_key", derived=True),
         _field("enclosure_bytes", Kind.INTEGER),
         _field("enclosure_type"),
+        _field("bitrate_bps", Kind.INTEGER),
+        _field("id3_bytes", Kind.INTEGER),
         _field("properties", Kind.JSON, default="{}"),
     ),
     key=("episode_id",),
