@@ -32,7 +32,7 @@ from orchestration.lib.warehouse.database import Database, DatabaseUnavailableEr
 from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
 from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
 from orchestration.lib.warehouse.windows import Window, WindowError
-from orchestration.runtime import hash_key
+from orchestration.runtime import hash_key, lookups
 from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ def load(
                     dataset=dataset,
                     source=source,
                     key=hash_key(settings),
+                    lookups=lookups(settings),
                     on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
                 )
             )
@@ -559,6 +560,7 @@ def _load_landing(settings: Settings, database: Database, *, quiet: bool) -> Loa
             connection,
             root,
             key=hash_key(settings),
+            lookups=lookups(settings),
             only=files,
             on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
         )

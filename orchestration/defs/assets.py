@@ -77,7 +77,8 @@ def raw_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Load every new file of the landing folder, each in a transaction of its own."""
     with warehouse.connect() as connection:
-        summary = LoadSummary.of(load_landing(connection, landing.location(), key=landing.key()))
+        results = load_landing(connection, landing.location(), key=landing.key(), lookups=landing.lookups())
+        summary = LoadSummary.of(results)
     context.log.info(str(summary))
     for refused in summary.refused:
         context.log.warning(f"refused {refused}")

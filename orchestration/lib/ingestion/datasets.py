@@ -93,6 +93,7 @@ def _field(
 
 CLIENT_FIELDS: Final = (
     Field("ip", client=True),
+    Field("forwarded_for", client=True),  # X-Forwarded-For: counts where ip is a trusted proxy
     Field("household_key", derived=True),
     Field("listener_key", derived=True),
     Field("key_id", derived=True),
@@ -123,6 +124,7 @@ LISTENER_EVENTS = Dataset(
         _field("object_bytes", Kind.INTEGER),
         _field("byte_range"),
         *CLIENT_FIELDS,
+        Field("network", derived=True),
         _field("user_agent"),
         _field("referrer"),
         _field("country_code"),

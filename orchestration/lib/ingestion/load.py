@@ -88,9 +88,12 @@ def load_file(
     request: LoadRequest,
     *,
     key: HashKey,
+    lookups: rows.Lookups | None = None,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load a file, all or nothing. ``progress`` is called with the number of rows read so far.
+
+    ``lookups`` says which proxies are trusted and which networks are listed; without it none are.
 
     Raises:
         LoadError: the file cannot be loaded as what it is said to be; nothing of it was.
@@ -101,7 +104,8 @@ def load_file(
             head = read_head(copy.path, request.uri)
             source, dataset, label = resolve(request, head)
             with connection.transaction():
-                load = _Load(connection, request, source, label, key.for_tenant(request.tenant_id), copy)
+                hasher = key.for_tenant(request.tenant_id)
+                load = _Load(connection, request, source, label, hasher, lookups or rows.Lookups(), copy)
                 load.begin(key)
                 earlier = load.loaded_before(dataset)
                 if earlier is not None:
@@ -247,6 +251,7 @@ class _Load:
         source: Source,
         label: str,
         hasher: Hasher,
+        lookups: rows.Lookups,
         file: files.LocalCopy,
     ) -> None:
         self._connection = connection
@@ -255,6 +260,7 @@ class _Load:
         self._source = source
         self._label = label
         self._hasher = hasher
+        self._lookups = lookups
         self._file = file
         self._started = datetime.now(UTC)
         self._tallies: dict[str, _Tally] = {}
@@ -350,6 +356,7 @@ class _Load:
                     self._label,
                     self._hasher,
                     block.original,
+                    lookups=self._lookups,
                     ip_optional=self._source.shape is Shape.LINES,
                     text_is_sound=block.text_is_sound,
                 )
@@ -457,8 +464,8 @@ class _Load:
     def _open_ledger(self, dataset: str) -> int:
         row = self._connection.execute(
             "insert into ingest.loads (tenant_id, dataset, source, uri, digest, file_bytes,"
-            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at)"
-            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s)"
+            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at, network_list)"
+            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s, %s)"
             " returning load_id",
             (
                 self._tenant,
@@ -468,6 +475,7 @@ class _Load:
                 self._file.digest,
                 self._file.state.bytes,
                 self._started,
+                self._lookups.networks.version if rows.has_network(DATASETS[dataset]) else None,
             ),
         ).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)
@@ -751,7 +759,9 @@ def _database_error(uri: str, error: psycopg.Error) -> DatabaseLoadError:
             fix = "Make room on the database server's disk and load it again"
         case psycopg.errors.InsufficientPrivilege():
             fix = "Load as a role that is a member of earmark_loader"
-        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+        case (
+            psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn() | psycopg.errors.InvalidSchemaName()
+        ):
             fix = "Bring the database up to date with: earmark migrate"
         case psycopg.errors.OutOfMemory():
             fix = "If it spans years, raise max_locks_per_transaction on the server, or load it in parts by time"

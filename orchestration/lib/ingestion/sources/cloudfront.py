@@ -2,7 +2,7 @@
 
 The host is the one that the viewer asked for (``x-host-header``), as a feed names it. User agents and referrers
 are percent-encoded, by some versions of CloudFront twice. An event is its request id and time. The viewer's
-cookies and ``x-forwarded-for`` are left out.
+cookies are left out.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ _RENAMED: Final = {
     "sc-bytes": "bytes_sent",
     "cs(Referer)": "referrer",
     "cs(User-Agent)": "user_agent",
+    "x-forwarded-for": "forwarded_for",
     "x-edge-location": "edge_location",
     "x-edge-result-type": "edge_result",
     "sc-content-type": "content_type",
@@ -85,7 +86,9 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
         columns.append(pl.when(given).then(text).alias("byte_range"))
     rows = rows.select(columns)
     return rows.with_columns(
-        _decoded(rows[name]).alias(name) for name in ("user_agent", "referrer") if name in rows.columns
+        _decoded(rows[name]).alias(name)
+        for name in ("user_agent", "referrer", "forwarded_for")
+        if name in rows.columns
     )
 
 

@@ -14,6 +14,7 @@ their own:
 ``_listener``           stands for the user agent in the listener key (an audience id)
 ``_original``           the row's original text, where it is not the line itself
 ``ip``                  the client's address; it is hashed and not kept
+``forwarded_for``       X-Forwarded-For; says who the client is where ``ip`` is a trusted proxy, and is not kept
 ======================  ====================================================================================
 """
 
