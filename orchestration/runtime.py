@@ -41,8 +41,13 @@ def lookups(settings: Settings) -> Lookups:
         NetworkListError: a list is wrong.
 
     """
-    files = list_files(NETWORKS_SEED, settings.home)
+    files = list_files(NETWORKS_SEED, networks_folder(settings))
     return Lookups(Proxies(settings.trusted_proxies), _networks(tuple((path, _stamp(path)) for path in files)))
+
+
+def networks_folder(settings: Settings) -> Path:
+    """Return the folder of the lists of networks that are the site's own or were fetched."""
+    return settings.home / "networks"
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

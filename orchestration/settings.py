@@ -30,6 +30,7 @@ _ALLOWED: Final = {
     "EARMARK_HASH_KEY_ID": "1 to 32 letters, digits, - or _",
     "EARMARK_HOME": "a folder",
     "EARMARK_LANDING": "a folder or a URL such as s3://bucket/landing",
+    "EARMARK_NETWORK_URLS": "name=URL pairs, comma-separated, such as aws=https://mirror.example.com/aws.json",
     "EARMARK_TRUSTED_PROXIES": "addresses and CIDR ranges, comma-separated, such as 10.0.0.0/8,2001:db8::1",
 }
 
@@ -75,6 +76,19 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, Field(alias="EARMARK_TRUSTED_PROXIES")
     ] = ()
+
+    # Where public lists of networks are, if not at their owners': mirrors.
+    network_urls: Annotated[dict[str, str], NoDecode, Field(alias="EARMARK_NETWORK_URLS")] = {}
+
+    @field_validator("network_urls", mode="before")
+    @classmethod
+    def _are_pairs(cls, value: str | dict[str, str]) -> dict[str, str]:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if not all(name and "://" in url for name, _, url in pairs):
+            raise ValueError("not name=URL pairs")
+        return {name.strip(): url.strip() for name, _, url in pairs}
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -104,7 +104,7 @@ def test_lists_are_put_together(tmp_path: Path):
     (tmp_path / "networks" / "mine.csv").write_text(HEAD + "3.0.0.0/8,vpn,,\n3.5.0.0/16,data_center,Cloud,\n")
     (tmp_path / "networks" / "other.csv").write_text("kind, network\nvpn, 3.5.0.0/16\nvpn,2001:db8::/32\n")
     (tmp_path / "networks" / "other.csv.part").write_text("half a fi")
-    files = list_files(seed, tmp_path)
+    files = list_files(seed, tmp_path / "networks")
     assert [path.name for path in files] == ["network_ranges.csv", "mine.csv", "other.csv"]
     networks = read_networks(files)
     found = networks.kinds(pl.Series(["3.4.0.1", "3.5.0.1", "2001:db8:1:2::7", "198.18.0.1"])).to_list()

@@ -54,6 +54,7 @@ def test_without_a_server_the_embedded_one_is_meant() -> None:
             "10.0.0.1/8",
             "EARMARK_TRUSTED_PROXIES holds '10.0.0.1/8'; allowed: addresses",
         ),
+        ("EARMARK_NETWORK_URLS", "aws", "a value that is not shown; allowed: name=URL pairs"),
         ("EARMARK_HASH_KEY_ID", "a b", "EARMARK_HASH_KEY_ID holds 'a b'; allowed"),
     ],
 )
@@ -79,6 +80,11 @@ def test_trusted_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARMARK_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,2001:db8::/32")
     found = [str(network) for network in load_settings().trusted_proxies]
     assert found == ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+
+
+def test_mirrors_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARMARK_NETWORK_URLS", "aws=https://mirror/a?b=c, oracle=file:///srv/oracle.json")
+    assert load_settings().network_urls == {"aws": "https://mirror/a?b=c", "oracle": "file:///srv/oracle.json"}
 
 
 def test_a_password_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,27 @@ def load_file(
         ) from error
 
 
+def check_hash_key(connection: psycopg.Connection, key: HashKey) -> None:
+    """Make sure that a key is the one that was used before under its id, and remember it where there was none.
+
+    Raises:
+        HashKeyError: it is another.
+
+    """
+    connection.execute(
+        "insert into ingest.hash_keys (key_id, fingerprint) values (%s, %s) on conflict do nothing",
+        (key.key_id, key.fingerprint),
+    )
+    row = connection.execute(
+        "select fingerprint from ingest.hash_keys where key_id = %s", (key.key_id,)
+    ).fetchone()
+    if row is None or bytes(row[0]) != key.fingerprint:
+        raise HashKeyError(
+            f"hash key {key.key_id!r} is another secret than the one used before under this id; nothing was "
+            "loaded. Set the old secret again, or give the new one a new id"
+        )
+
+
 def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
     """Decide what a file is: its source, the dataset, and the name that its rows bear as their source.
 
@@ -281,18 +302,7 @@ class _Load:
                 f"{self._request.uri}: there is no tenant {self._tenant!r}. Register it: earmark tenant add "
                 f"{self._tenant}, or a line in tenants.csv (columns tenant_id,name) of the landing folder"
             )
-        self._connection.execute(
-            "insert into ingest.hash_keys (key_id, fingerprint) values (%s, %s) on conflict do nothing",
-            (key.key_id, key.fingerprint),
-        )
-        row = self._connection.execute(
-            "select fingerprint from ingest.hash_keys where key_id = %s", (key.key_id,)
-        ).fetchone()
-        if row is None or bytes(row[0]) != key.fingerprint:
-            raise HashKeyError(
-                f"hash key {key.key_id!r} is another secret than the one used before under this id; nothing was "
-                "loaded. Set the old secret again, or give the new one a new id"
-            )
+        check_hash_key(self._connection, key)
 
     def loaded_before(self, dataset: str) -> int | None:
         """Return the load that brought these bytes before, if the tables still stand as it left them.

@@ -40,9 +40,9 @@ class Networks:
         return self.ranges.labels(addresses)
 
 
-def list_files(seed: Path, home: Path) -> list[Path]:
-    """Return the lists that there are: the project's own, then every ``*.csv`` of ``<home>/networks``."""
-    return [path for path in (seed, *sorted((home / "networks").glob("*.csv"))) if path.is_file()]
+def list_files(seed: Path, folder: Path) -> list[Path]:
+    """Return the lists that there are: the project's own, then every ``*.csv`` of the folder."""
+    return [path for path in (seed, *sorted(folder.glob("*.csv"))) if path.is_file()]
 
 
 def read_networks(files: Iterable[Path]) -> Networks:
