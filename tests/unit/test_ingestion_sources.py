@@ -79,7 +79,7 @@ def test_combined(tmp_path: Path):
     row = one(tmp_path, log(), source="nginx")
     assert row["occurred_at"].isoformat() == "2013-12-03T19:37:20+00:00"
     assert (row["source"], row["event_type"], row["method"], row["status"]) == ("nginx", "request", "GET", 206)
-    assert (row["url"], row["enclosure_key"], row["bytes_sent"]) == ("/ep.mp3?a=1", "/ep.mp3", None)
+    assert (row["url"], row["enclosure_key"], row["bytes_sent"]) == ("/ep.mp3?a=1", "/ep.mp3", 0)
     assert (row["referrer"], row["user_agent"]) == (None, "Overcast/3.0")
     assert row["household_key"] == "\\x" + HASHER.household("192.0.2.3").hex()
     assert row["_made"]
@@ -209,6 +209,8 @@ def test_s3(tmp_path: Path):
             "user_agent",
             'a "b" c',
         ),
+        ("- 113 9000", "- - 9000", "bytes_sent", 0),
+        ("- 113 9000", "- - -", "object_bytes", None),
         ("REST.GET.OBJECT", "SOAP.PUT.OBJECT", "properties", '{"operation":"SOAP.PUT.OBJECT"'),
         ("192.0.2.3", "-", "household_key", None),
         ("ep%2520one.mp3 ", "- ", "enclosure_key", "show-bucket/"),
@@ -229,6 +231,45 @@ def test_cloudfront(tmp_path: Path):
     assert row["event_id"] == event_id_of("r1 2024-05-01 00:16:14")
     assert "192.0.2" not in str(row)
     assert "sid=1" not in str(row)
+
+
+WIDE = (
+    "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status x-edge-request-id "
+    "sc-content-type sc-content-len sc-range-start sc-range-end\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "sent", "length", "start", "end", "expected"),
+    [
+        # The whole file and its headers; a listener who went away early.
+        ("GET", "200", "9000500", "9000000", "-", "-", (9000000, 9000000, None)),
+        ("GET", "200", "70500", "9000000", "-", "-", (70500, 9000000, None)),
+        ("GET", "206", "1000500", "1000000", "500000", "1499999", (1000000, None, "bytes=500000-1499999")),
+        ("GET", "206", "502", "2", "0", "1", (2, None, "bytes=0-1")),
+        ("GET", "206", "1000500", "-", "500000", "1499999", (1000000, None, "bytes=500000-1499999")),
+        # A length that the log does not tell (chunked); one of a body that was not sent.
+        ("GET", "200", "9000500", "-", "-", "-", (9000500, None, None)),
+        ("HEAD", "200", "500", "9000000", "-", "-", (500, 9000000, None)),
+        ("GET", "404", "900", "400", "-", "-", (400, None, None)),
+        ("GET", "304", "300", "-", "-", "-", (300, None, None)),
+        ("GET", "000", "0", "-", "-", "-", (0, None, None)),
+    ],
+)
+def test_the_bytes_of_cloudfront(
+    tmp_path: Path, method: str, status: str, sent: str, length: str, start: str, end: str, expected: tuple
+):
+    line = (
+        f"2024-05-01\t00:16:14\tSFO5\t{sent}\t192.0.2.3\t{method}\th.example\t/a.mp3\t{status}\tr1\taudio/mpeg\t"
+    )
+    row = one(tmp_path, WIDE + line + f"{length}\t{start}\t{end}\n")
+    assert (row["bytes_sent"], row["object_bytes"], row["byte_range"]) == expected
+
+
+def test_bytes_that_are_no_number_are_refused(tmp_path: Path):
+    line = EDGE.format(agent="a", id="r1").replace("3149979", "many")
+    _, rejects = load(tmp_path, CLOUDFRONT + line)
+    assert [(reject.field, reject.reason) for reject in rejects] == [("bytes_sent", "not_integer")]
 
 
 def test_cloudfront_files_put_together(tmp_path: Path):

@@ -120,8 +120,15 @@ LISTENER_EVENTS = Dataset(
         _field("quartile", Kind.INTEGER),
         _field("method"),
         _field("status", Kind.INTEGER),
+        # Bytes of the body that were sent, without headers: nginx $body_bytes_sent, Apache %b, S3 Bytes Sent (in
+        # these logs - means none: 0). CloudFront's sc-bytes holds the headers: it is cut to the body's length
+        # where the log tells that. Null: not known.
         _field("bytes_sent", Kind.INTEGER),
+        # The size of the whole file: S3 Object Size, the length of CloudFront's whole answers (200). Other logs
+        # do not tell it.
         _field("object_bytes", Kind.INTEGER),
+        # As the header Range has it, bytes=0-99: what was asked for (OP3) or answered (CloudFront). Null where it
+        # was the whole file, and in logs that do not tell (combined, S3): they know bytes_sent alone.
         _field("byte_range"),
         *CLIENT_FIELDS,
         Field("network", derived=True),

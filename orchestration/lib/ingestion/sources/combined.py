@@ -20,6 +20,7 @@ from orchestration.lib.ingestion.sources.source import (
     dash_to_null,
     groups,
     log_time,
+    none_sent,
 )
 
 _QUOTED: Final = r'(?:[^"\\]|\\.)*'
@@ -51,7 +52,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         log_extra=pl.col("log_extra").str.strip_chars(),
     )
     rows = rows.unnest("_request").with_columns(
-        dash_to_null("ip", "status", "bytes_sent", "referrer", "user_agent")
+        *dash_to_null("ip", "status", "referrer", "user_agent"),
+        none_sent("bytes_sent"),
     )
     is_http = pl.col("method").is_not_null()
     path = pl.col("url")

@@ -63,6 +63,11 @@ def dash_to_null(*columns: str) -> list[pl.Expr]:
     ]
 
 
+def none_sent(column: str) -> pl.Expr:
+    """Read the ``-`` that logs write for no bytes of a body as 0 (Apache's ``%b``, S3's Bytes Sent)."""
+    return pl.when(pl.col(column) == "-").then(pl.lit("0")).otherwise(pl.col(column)).alias(column)
+
+
 def log_time(column: str) -> pl.Expr:
     """Read ``10/Oct/2000:13:55:36 -0700``; null where it is none."""
     return pl.col(column).str.to_datetime("%d/%b/%Y:%H:%M:%S %z", strict=False, time_unit="us", time_zone="UTC")
