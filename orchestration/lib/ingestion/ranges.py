@@ -34,29 +34,28 @@ def parse_address(text: str) -> Address | None:
 class Ranges:
     """Labelled ranges of IPv4 and IPv6 addresses; of those that hold an address, the most specific one counts."""
 
-    __slots__ = ("_count", "_labels4", "_labels6", "_starts4", "_starts6")
+    __slots__ = ("_count", "_labels4", "_pieces", "_starts4")
 
     def __init__(self, labels: Mapping[Network, str]) -> None:
         self._count = len(labels)
-        starts, found = _pieces((network, label) for network, label in labels.items() if network.version == 4)
+        self._pieces = {
+            version: _pieces(item for item in labels.items() if item[0].version == version) for version in (4, 6)
+        }
+        starts, found = self._pieces[4]
         # A piece may begin behind the last address.
         self._starts4 = pl.Series(starts, dtype=pl.Int64)
         self._labels4 = pl.Series(found, dtype=pl.String)
-        self._starts6, self._labels6 = _pieces(
-            (network, label) for network, label in labels.items() if network.version == 6
-        )
 
     def __len__(self) -> int:
         return self._count
 
     def label(self, address: Address) -> str | None:
         """Return the label of the range that an address belongs to; None where there is none."""
-        number = int(address)
-        if address.version == 6:
-            return self._labels6[bisect_right(self._starts6, number) - 1]
-        at = int(self._starts4.search_sorted(number, side="right")) - 1
-        label: str | None = self._labels4[at]
-        return label
+        return self._find(address.version, int(address))
+
+    def _find(self, version: int, number: int) -> str | None:
+        starts, labels = self._pieces[version]
+        return labels[bisect_right(starts, number) - 1]
 
     def labels(self, texts: pl.Series) -> pl.Series:
         """Return the label of each address of a column; null where it is in no range or is no address."""
@@ -80,7 +79,7 @@ class Ranges:
         except (OSError, ValueError):
             number = 0
         if number >> 32 not in (0, _MAPPED):
-            return self._labels6[bisect_right(self._starts6, number) - 1]
+            return self._find(6, number)
         address = parse_address(text)
         return None if address is None else self.label(address)
 
