@@ -32,7 +32,7 @@ from orchestration.lib.warehouse.database import Database, DatabaseUnavailableEr
 from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
 from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
 from orchestration.lib.warehouse.windows import Window, WindowError
-from orchestration.runtime import hash_key
+from orchestration.runtime import hash_key, lookups, networks_folder
 from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=Tr
 app.add_typer(tenant, name="tenant")
 agents = typer.Typer(help="Public lists of user agents: fetch one, show and drop versions.", no_args_is_help=True)
 app.add_typer(agents, name="agents")
+networks = typer.Typer(
+    help="Lists of networks (data centres, VPNs): what addresses are looked up in.", no_args_is_help=True
+)
+app.add_typer(networks, name="networks")
 
 out = Console(width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
@@ -226,6 +230,7 @@ def load(
                     dataset=dataset,
                     source=source,
                     key=hash_key(settings),
+                    lookups=lookups(settings),
                     on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
                 )
             )
@@ -599,6 +604,133 @@ def agents_drop(
         _say_days(days)
 
 
+@tenant.command(name="set")
+def tenant_set(
+    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id.")],
+    pairs: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE...", help="download_window=rolling_first and so on."),
+    ],
+    json_: Json = False,
+) -> None:
+    """Set how a tenant's downloads are counted; the next refresh counts all of its days again.
+
+    download_window: calendar_day, rolling_first or rolling_last.
+    counts_unknown_threshold, discards_data_centers, discards_vpns: true or false.
+    assumed_bitrate_bps: 8000 to 2000000, or none.
+    max_daily_downloads_per_address: 1 or more.
+    counted_sources: such as nginx,op3, or none for all.
+    """
+    from orchestration.lib.ingestion import tenants
+
+    try:
+        values = tenants.parse_settings(pairs)
+    except tenants.TenantSettingError as error:
+        raise typer.BadParameter(str(error)) from None
+    with _database(load_settings()).connect() as connection:
+        changed = tenants.change_settings(connection, tenant_id, values)
+        settings = tenants.read_settings(connection, tenant_id)
+        sources = values.get("counted_sources")
+        unseen = tenants.unseen_sources(connection, tenant_id, sources) if isinstance(sources, list) else []
+    if unseen:
+        note = f"nothing of {', '.join(unseen)} is loaded for {tenant_id} yet"
+        err.print(f"[bold yellow]note[/bold yellow] {escape(note)}", highlight=False, soft_wrap=True)
+    if json_:
+        _print_json({"tenant_id": tenant_id, "changed": changed, "settings": settings})
+        return
+    out.print(_settings_table(tenant_id, settings))
+    if changed:
+        out.print(f"the next refresh counts all days of {tenant_id} again: earmark build")
+    else:
+        out.print("nothing changed")
+
+
+@tenant.command(name="show")
+def tenant_show(
+    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id.")],
+    json_: Json = False,
+) -> None:
+    """Show how a tenant's downloads are counted, and its safe addresses (as hashes)."""
+    from orchestration.lib.ingestion import tenants
+
+    with _database(load_settings(), read_only=True).connect(read_only=True) as connection:
+        settings = tenants.read_settings(connection, tenant_id)
+        safe = tenants.read_safe_addresses(connection, tenant_id)
+    if json_:
+        addresses = [asdict(item) for item in safe]
+        _print_json({"tenant_id": tenant_id, "settings": settings, "safe_addresses": addresses})
+        return
+    out.print(_settings_table(tenant_id, settings))
+    if safe:
+        table = Table("safe address (hash)", "until", "reason", title_justify="left")
+        for item in safe:
+            table.add_row(item.household_key, str(item.expires_on), escape(item.reason))
+        out.print(table)
+
+
+@tenant.command(name="safe-address")
+def tenant_safe_address(
+    tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id.")],
+    address: Annotated[str, typer.Argument(help="The address, such as 192.0.2.1; only its hash is stored.")],
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day on which it is safe.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Who the people behind it are.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it back.")] = False,
+) -> None:
+    """Say that an address is many people, such as an office: neither its volume nor its network discards them.
+
+    IPv6 addresses are safe as a /64, as they are counted.
+    """
+    from orchestration.lib.ingestion import tenants
+
+    if remove and (until is not None or reason is not None):
+        raise typer.BadParameter("--remove goes alone")
+    if not remove and (until is None or reason is None):
+        raise typer.BadParameter("--until and --reason are needed: such an exception has an end and a ground")
+    settings = load_settings()
+    key = hash_key(settings)
+    with _database(settings).connect() as connection:
+        if until is None or reason is None:
+            tenants.remove_safe_address(connection, key, tenant_id, address)
+        else:
+            tenants.add_safe_address(connection, key, tenant_id, address, until.date(), reason)
+    done = "the address is not safe any more" if remove else "the address is safe; only its hash is stored"
+    out.print(f"{done}. The next refresh counts all days of {tenant_id} again: earmark build", soft_wrap=True)
+
+
+@networks.command(name="fetch")
+def networks_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these lists, such as aws oracle.")] = None,
+    json_: Json = False,
+) -> None:
+    """Fetch the lists that cloud providers and others publish into <EARMARK_HOME>/networks/.
+
+    Files that are loaded from then on are looked up in them. EARMARK_NETWORK_URLS names mirrors. Lists of your own
+    go into the same folder: CSV with the columns network, kind (data_center or vpn), operator and note.
+    """
+    from orchestration.lib.ingestion.public_networks import fetch_lists
+
+    settings = load_settings()
+    with err.status("fetching"):
+        results = fetch_lists(networks_folder(settings), settings.network_urls, names)
+    version = lookups(settings).networks.version
+    if json_:
+        _print_json({"lists": [asdict(result) for result in results], "version": version})
+    else:
+        table = Table("list", "from")
+        table.add_column("ranges", justify="right")
+        for result in results:
+            table.add_row(result.name, result.url, "-" if result.failed else _number(result.ranges))
+        out.print(table)
+        out.print(f"in use: {version}", highlight=False, soft_wrap=True)
+    failed = [result.failed for result in results if result.failed]
+    for text in failed:
+        err.print(f"[bold red]not fetched[/bold red] {escape(text)}; its file is as it was", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
 # --- What the commands share ---
 
 
@@ -644,6 +776,7 @@ def _load_landing(settings: Settings, database: Database, *, quiet: bool) -> Loa
             connection,
             root,
             key=hash_key(settings),
+            lookups=lookups(settings),
             only=files,
             on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
         )
@@ -772,6 +905,16 @@ def _waterfall_table(waterfall: Sequence[results.Waterfall]) -> Table:
     totals = [sum(row.requests for row in waterfall if row.tenant_id == item) for item in tenants]
     table.add_section()
     table.add_row("all", *(_number(total) for total in totals))
+    return table
+
+
+def _settings_table(tenant_id: str, settings: Mapping[str, Any]) -> Table:
+    table = Table(
+        "setting", "value", title=f"How downloads of {escape(tenant_id)} are counted", title_justify="left"
+    )
+    for name, value in settings.items():
+        shown = ",".join(value) if isinstance(value, list) else json.dumps(value).strip('"')
+        table.add_row(name, escape("none" if value is None else shown))
     return table
 
 

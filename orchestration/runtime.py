@@ -1,11 +1,21 @@
-"""What the command line and Dagster both make of the settings: the secret that addresses are hashed under."""
+"""What the command line and Dagster both make of the settings: what is done with a client's address.
+
+That is the secret that it is hashed under, and what it is looked up in before.
+"""
 
 import os
 import secrets
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
+from orchestration.lib.ingestion.networks import Networks, list_files, read_networks
 from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.settings import Settings
+from orchestration.lib.ingestion.proxies import Proxies
+from orchestration.lib.ingestion.rows import Lookups
+from orchestration.settings import PROJECT_ROOT, Settings
+
+NETWORKS_SEED: Final = PROJECT_ROOT / "seeds" / "network_ranges.csv"
 
 
 def hash_key(settings: Settings) -> HashKey:
@@ -20,6 +30,34 @@ def hash_key(settings: Settings) -> HashKey:
     settings.home.mkdir(parents=True, exist_ok=True)
     _write_once(path)
     return HashKey(settings.hash_key_id, path.read_text(encoding="ascii").strip().encode())
+
+
+def lookups(settings: Settings) -> Lookups:
+    """Return the trusted proxies and the networks of the project's own list and of ``<EARMARK_HOME>/networks``.
+
+    The lists are read again when one of them has changed.
+
+    Raises:
+        NetworkListError: a list is wrong.
+
+    """
+    files = list_files(NETWORKS_SEED, networks_folder(settings))
+    return Lookups(Proxies(settings.trusted_proxies), _networks(tuple((path, _stamp(path)) for path in files)))
+
+
+def networks_folder(settings: Settings) -> Path:
+    """Return the folder of the lists of networks that are the site's own or were fetched."""
+    return settings.home / "networks"
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=1)
+def _networks(files: tuple[tuple[Path, tuple[int, int, int]], ...]) -> Networks:
+    return read_networks(path for path, _ in files)
 
 
 def _write_once(path: Path) -> None:

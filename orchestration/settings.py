@@ -5,12 +5,13 @@ What does not: opening anything. ``lib.warehouse`` connects.
 """
 
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 
@@ -29,6 +30,8 @@ _ALLOWED: Final = {
     "EARMARK_HASH_KEY_ID": "1 to 32 letters, digits, - or _",
     "EARMARK_HOME": "a folder",
     "EARMARK_LANDING": "a folder or a URL such as s3://bucket/landing",
+    "EARMARK_NETWORK_URLS": "name=URL pairs, comma-separated, such as aws=https://mirror.example.com/aws.json",
+    "EARMARK_TRUSTED_PROXIES": "addresses and CIDR ranges, comma-separated, such as 10.0.0.0/8,2001:db8::1",
 }
 
 
@@ -68,6 +71,31 @@ class Settings(BaseSettings):
     landing: Annotated[str | None, Field(alias="EARMARK_LANDING")] = None
     hash_key: Annotated[SecretStr | None, Field(alias="EARMARK_HASH_KEY", min_length=16)] = None
     hash_key_id: Annotated[str, Field(alias="EARMARK_HASH_KEY_ID", pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "k1"
+
+    # Proxies of one's own, whose X-Forwarded-For says who the client is.
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, Field(alias="EARMARK_TRUSTED_PROXIES")
+    ] = ()
+
+    # Where public lists of networks are, if not at their owners': mirrors.
+    network_urls: Annotated[dict[str, str], NoDecode, Field(alias="EARMARK_NETWORK_URLS")] = {}
+
+    @field_validator("network_urls", mode="before")
+    @classmethod
+    def _are_pairs(cls, value: str | dict[str, str]) -> dict[str, str]:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if not all(name and "://" in url for name, _, url in pairs):
+            raise ValueError("not name=URL pairs")
+        return {name.strip(): url.strip() for name, _, url in pairs}
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: str | tuple[IPv4Network | IPv6Network, ...]) -> tuple[object, ...]:
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
 
     @field_validator("database_url", "database_read_url")
     @classmethod

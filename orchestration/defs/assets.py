@@ -13,15 +13,19 @@ from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.translator import Translator
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset
 from orchestration.lib.ingestion.landing import load_landing
+from orchestration.lib.ingestion.public_networks import fetch_lists
+from orchestration.lib.ingestion.rows import has_network
 from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.lib.warehouse.windows import Window
+from orchestration.runtime import lookups, networks_folder
 from orchestration.settings import load_settings
 
 OWNER: Final = "team:data-platform"
 _ROWS_WRITTEN: Final = re.compile(r"(?:INSERT 0|SELECT|INSERT) (?P<rows>\d+)$")
 LANDING_FILES: Final = dg.AssetKey(["landing", "files"])
+PUBLIC_NETWORKS: Final = dg.AssetKey(["landing", "public_networks"])
 
 landing_files = dg.AssetSpec(
     LANDING_FILES,
@@ -31,6 +35,32 @@ landing_files = dg.AssetSpec(
     description="Files as they arrive: `<landing>/<tenant>/<dataset or source>/...`. "
     "The sensor `landing` looks here for what is new.",
 )
+
+
+@dg.asset(
+    key=PUBLIC_NETWORKS,
+    group_name="landing",
+    kinds={"file"},
+    owners=[OWNER],
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
+    description="The lists of data centres and VPNs that providers publish, in `<EARMARK_HOME>/networks`: files "
+    "that are loaded from then on are looked up in them. One that cannot be fetched stays as it was.",
+)
+def public_networks(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Fetch the public lists of networks."""
+    settings = load_settings()
+    results = fetch_lists(networks_folder(settings), settings.network_urls)
+    failed = [result.failed for result in results if result.failed]
+    for text in failed:
+        context.log.warning(text)
+    return dg.MaterializeResult(
+        metadata={
+            **{f"ranges/{result.name}": result.ranges for result in results if not result.failed},
+            "ranges": sum(result.ranges for result in results),
+            "not_fetched": "; ".join(failed) or "none",
+            "version": lookups(settings).networks.version or "none",
+        }
+    )
 
 
 def raw_key(dataset: str) -> dg.AssetKey:
@@ -52,7 +82,7 @@ def _raw_spec(dataset: Dataset) -> dg.AssetSpec:
     )
     return dg.AssetSpec(
         raw_key(dataset.name),
-        deps=[LANDING_FILES],
+        deps=[LANDING_FILES, *([PUBLIC_NETWORKS] if has_network(dataset) else [])],
         group_name="raw",
         kinds={"postgres", "polars"},
         owners=[OWNER],
@@ -77,7 +107,8 @@ def raw_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Load every new file of the landing folder, each in a transaction of its own."""
     with warehouse.connect() as connection:
-        summary = LoadSummary.of(load_landing(connection, landing.location(), key=landing.key()))
+        results = load_landing(connection, landing.location(), key=landing.key(), lookups=landing.lookups())
+        summary = LoadSummary.of(results)
     context.log.info(str(summary))
     for refused in summary.refused:
         context.log.warning(f"refused {refused}")

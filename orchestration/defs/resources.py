@@ -10,8 +10,9 @@ import psycopg
 from psycopg_pool import ConnectionPool
 
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.rows import Lookups
 from orchestration.lib.warehouse.database import Database, resolve
-from orchestration.runtime import hash_key
+from orchestration.runtime import hash_key, lookups
 from orchestration.settings import load_settings
 
 
@@ -53,6 +54,10 @@ class Landing(dg.ConfigurableResource):  # type: ignore[type-arg]
     def key(self) -> HashKey:
         """Return the secret under which client addresses are hashed."""
         return hash_key(load_settings())
+
+    def lookups(self) -> Lookups:
+        """Return what client addresses are looked up in before they are hashed."""
+        return lookups(load_settings())
 
 
 @lru_cache(maxsize=1)

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.settings import PROJECT_ROOT
 
 EARMARK = Path(sys.executable).parent / "earmark"
@@ -67,6 +69,95 @@ def test_one_file_with_a_tenant(database: str, tmp_path: Path) -> None:
     assert again["loaded_before"] == 1
 
 
+def test_how_a_tenants_downloads_are_counted(database: str, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": database}
+    earmark("tenant", "add", "acme", **settings)
+    log = tmp_path / "access.log"
+    log.write_text('198.18.0.1 - - [06/Jan/2026:08:00:00 +0000] "GET /a.mp3 HTTP/1.1" 200 9 "-" "Overcast/3.0"\n')
+    earmark("load", str(log), "-t", "acme", "-s", "nginx", **settings)
+    with psycopg.connect(database, autocommit=True) as connection:
+        day = "select changed_by::text from ingest.changes"
+        before = connection.execute(day).fetchall()
+        pairs = ("download_window=rolling_first", "discards_vpns=no", "assumed_bitrate_bps=128000")
+        told = earmark("tenant", "set", "acme", *pairs, "counted_sources=nginx, op3", **settings)
+        assert "counts all days of acme again" in told.stdout
+        assert "nothing of op3 is loaded for acme yet" in told.stderr
+        changed = connection.execute(day).fetchall()
+        assert len(before) == len(changed) == 1
+        assert before != changed
+        assert "nothing changed" in earmark("tenant", "set", "acme", *pairs, **settings).stdout
+        assert connection.execute(day).fetchall() == changed
+    shown = json.loads(earmark("tenant", "show", "acme", "--json", **settings).stdout)
+    assert shown == {
+        "tenant_id": "acme",
+        "settings": {
+            "download_window": "rolling_first",
+            "counts_unknown_threshold": True,
+            "assumed_bitrate_bps": 128000,
+            "max_daily_downloads_per_address": 1000,
+            "discards_data_centers": True,
+            "discards_vpns": False,
+            "counted_sources": ["nginx", "op3"],
+        },
+        "safe_addresses": [],
+    }
+    cleared = ("assumed_bitrate_bps=none", "counted_sources=none")
+    after = json.loads(earmark("tenant", "set", "acme", *cleared, "--json", **settings).stdout)
+    assert after["changed"]
+    assert (after["settings"]["assumed_bitrate_bps"], after["settings"]["counted_sources"]) == (None, None)
+    assert "rolling_first" in earmark("tenant", "show", "acme", **settings).stdout
+
+
+def test_a_safe_address_is_stored_as_its_hash_alone(database: str) -> None:
+    settings = {"DATABASE_URL": database, "EARMARK_HASH_KEY": "0123456789abcdef"}
+    earmark("tenant", "add", "acme", **settings)
+    exception = ("--until", "2099-12-31", "--reason", "office of Acme")
+    for address in ("192.0.2.7", "2001:db8:1:2:3::4", "2001:db8:1:2::5"):
+        told = earmark("tenant", "safe-address", "acme", address, *exception, **settings).stdout
+        assert "counts all days of acme again" in told
+    hasher = HashKey("k1", b"0123456789abcdef").for_tenant("acme")
+    v4, v6 = hasher.household("192.0.2.7").hex(), hasher.household("2001:db8:1:2::/64").hex()
+    safe = json.loads(earmark("tenant", "show", "acme", "--json", **settings).stdout)["safe_addresses"]
+    assert {row["household_key"] for row in safe} == {v4, v6}
+    assert {(row["reason"], row["expires_on"]) for row in safe} == {("office of Acme", "2099-12-31")}
+    with psycopg.connect(database) as connection:
+        texts = str(connection.execute("select t::text from tenancy.safe_addresses as t").fetchall())
+    assert "192.0.2" not in texts
+    assert "2001:db8" not in texts
+    assert v4 in earmark("tenant", "show", "acme", **settings).stdout
+    earmark("tenant", "safe-address", "acme", "192.0.2.7", "--remove", **settings)
+    told = earmark("tenant", "safe-address", "acme", "192.0.2.7", "--remove", expect=1, **settings).stderr
+    assert "not among the safe ones" in told
+    other = {**settings, "EARMARK_HASH_KEY": "another secret of bytes"}
+    told = earmark("tenant", "safe-address", "acme", "192.0.2.7", *exception, expect=1, **other).stderr
+    assert "'k1' is another secret" in told
+
+
+def test_networks_are_fetched_and_used(database: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("198.51.100.0/24\n")
+    settings = {
+        "DATABASE_URL": database,
+        "EARMARK_HOME": str(tmp_path / "home"),
+        "EARMARK_NETWORK_URLS": f"x4bnet_vpn=file://{tmp_path}/list.txt,oracle=file://{tmp_path}/none",
+    }
+    told = earmark("networks", "fetch", "x4bnet_vpn", "oracle", expect=1, **settings)
+    assert "not fetched oracle: file://" in told.stderr
+    assert "in use: x4bnet_vpn@" in told.stdout
+    fetched = json.loads(earmark("networks", "fetch", "x4bnet_vpn", "--json", **settings).stdout)
+    assert [(item["name"], item["ranges"]) for item in fetched["lists"]] == [("x4bnet_vpn", 1)]
+    log = tmp_path / "access.log"
+    line = '{} - - [06/Jan/2026:08:00:00 +0000] "GET /a.mp3 HTTP/1.1" 200 9 "-" "Overcast/3.0" "{}"\n'
+    log.write_text(line.format("192.0.2.1", "198.51.100.7") + line.format("198.51.100.8", "-"))
+    earmark("tenant", "add", "acme", **settings)
+    earmark("load", str(log), "-t", "acme", EARMARK_TRUSTED_PROXIES="192.0.2.0/24", **settings)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select network from raw.listener_events").fetchall() == [("vpn",), ("vpn",)]
+        assert connection.execute("select network_list from ingest.loads").fetchall() == [(fetched["version"],)]
+    (tmp_path / "home" / "networks" / "mine.csv").write_text("network,kind\n192.0.2.0/24,home\n")
+    told = earmark("load", str(log), "-t", "acme", expect=1, **settings).stderr
+    assert "mine.csv, line 2: kind is 'home': allowed are data_center and vpn" in " ".join(told.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "code", "told"),
     [
@@ -76,6 +167,23 @@ def test_one_file_with_a_tenant(database: str, tmp_path: Path) -> None:
         (["build", "--event-time-start", "2026-01-01"], {}, 2, "go together"),
         (["build", "--event-time-start", "soon", "--event-time-end", "2026-01-01"], {}, 1, "is no time"),
         (["tenant", "add", "No Such Name"], {}, 1, "is no tenant id"),
+        (["tenant", "show", "nobody"], {}, 1, "there is no tenant 'nobody': the tenants are none yet"),
+        (["tenant", "set", "nobody", "discards_vpns=no"], {}, 1, "there is no tenant 'nobody'"),
+        (["tenant", "set", "acme", "window=x"], {}, 2, "there is no setting 'window': the settings are"),
+        (["tenant", "set", "acme", "discards_vpns"], {}, 2, "is no name=value"),
+        (["tenant", "set", "acme", "download_window=day"], {}, 2, "'day': allowed is calendar_day, rolling_first"),
+        (["tenant", "set", "acme", "assumed_bitrate_bps=7999"], {}, 2, "8000 to 2000000, or none"),
+        (["tenant", "set", "acme", "max_daily_downloads_per_address=none"], {}, 2, "a whole number from 1 to"),
+        (["tenant", "set", "acme", "counted_sources=a,,b"], {}, 2, "names of sources, comma-separated"),
+        (["tenant", "set", "acme", "discards_vpns=no", "discards_vpns=yes"], {}, 2, "is given twice"),
+        (["tenant", "safe-address", "acme", "192.0.2.1"], {}, 2, "--until and --reason are needed"),
+        (
+            ["tenant", "safe-address", "acme", "192.0.2.1", "--remove", "--reason", "x"],
+            {},
+            2,
+            "--remove goes alone",
+        ),
+        (["networks", "fetch", "azure"], {}, 1, "there is no list azure: the lists are aws"),
         (["status"], {"EARMARK_DBT_THREADS": "many"}, 1, "EARMARK_DBT_THREADS holds 'many'"),
         (["status"], {"DATABASE_URL": "postgresql://ann:s3cret@127.0.0.1:1/x"}, 1, "Cannot reach database x"),
         (["db", "stop"], {}, 1, "there is no embedded one to handle"),
@@ -104,7 +212,7 @@ def test_migrate_shows_and_prints_without_changing(database: str) -> None:
 
 def test_help_teaches() -> None:
     assert "earmark run" in earmark("--help").stdout
-    for command in ("run", "load", "build", "status", "migrate", "demo-data", "ui", "db", "tenant"):
+    for command in ("run", "load", "build", "status", "migrate", "demo-data", "ui", "db", "tenant", "networks"):
         assert len(earmark(command, "--help").stdout) > 200
 
 

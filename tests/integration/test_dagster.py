@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from orchestration.definitions import build_definitions, definitions
+from orchestration.defs.assets import public_networks
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.sensors import (
     FIRST_PAUSE,
@@ -22,6 +23,7 @@ from orchestration.defs.sensors import (
 from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
@@ -146,6 +148,21 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
     assert loaded == (3,)
 
 
+def test_public_networks_are_fetched_and_what_fails_is_told(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vpn.txt").write_text("5.8.16.0/24\n5.8.18.0/24\n")
+    mirrors = dict.fromkeys(PUBLIC_LISTS, f"file://{tmp_path}/none") | {"x4bnet_vpn": f"file://{tmp_path}/vpn.txt"}
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EARMARK_NETWORK_URLS", ",".join(f"{name}={url}" for name, url in mirrors.items()))
+    result = dg.materialize([public_networks], instance=instance)
+    (told,) = result.asset_materializations_for_node("landing__public_networks")
+    assert (told.metadata["ranges"].value, told.metadata["ranges/x4bnet_vpn"].value) == (2, 2)
+    assert str(told.metadata["version"].value).startswith("x4bnet_vpn@")
+    assert "oracle: file://" in str(told.metadata["not_fetched"].value)
+    assert (tmp_path / "home" / "networks" / "x4bnet_vpn.csv").exists()
+
+
 def test_the_graph_goes_from_files_to_marts() -> None:
     graph = definitions.get_repository_def().asset_graph
     marts = {key for key in graph.get_all_asset_keys() if key.path[0] == "marts"}
@@ -153,6 +170,7 @@ def test_the_graph_goes_from_files_to_marts() -> None:
     upstream = graph.get_ancestor_asset_keys(dg.AssetKey(["marts", "rpt_campaign_daily"]))
     assert dg.AssetKey(["landing", "files"]) in upstream
     assert dg.AssetKey(["raw", "listener_events"]) in upstream
+    assert dg.AssetKey(["landing", "public_networks"]) in upstream
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         if key.path[0] in {"seeds", "tenancy", "ingest"}:

@@ -1,6 +1,7 @@
 """Loading one file: all or nothing, once, and every row accounted for."""
 
 import gzip
+import ipaddress
 import threading
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,11 @@ from orchestration.lib.ingestion.errors import (
     UnreachableFileError,
 )
 from orchestration.lib.ingestion.load import LoadReport, LoadRequest, load_file
+from orchestration.lib.ingestion.networks import Networks
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.proxies import Proxies
+from orchestration.lib.ingestion.ranges import Ranges
+from orchestration.lib.ingestion.rows import Lookups
 
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")
 TABLES = (
@@ -293,6 +298,15 @@ def test_every_kind_reaches_its_column(connection: psycopg.Connection, tmp_path:
     ) == [("19.99", "USD", True, "ab" * 32, 16, "7", 'it\'s "quoted", with a comma\nand a line', "[1, 2]")]
 
 
+def test_beacons_and_declared_bitrates_reach_their_columns(connection: psycopg.Connection, tmp_path: Path):
+    beacons = "occurred_at,event_type,ad_unit_id,play_id,quartile\n2024-05-01,ad_impression,a,p1,75\n"
+    run(connection, write(tmp_path, beacons), "listener_events")
+    episodes = "episode_id,podcast_id,bitrate_bps,id3_bytes\ne,p,128000,4096\n"
+    run(connection, write(tmp_path, episodes), "episodes")
+    assert rows(connection, "select play_id, quartile from raw.listener_events") == [("p1", 75)]
+    assert rows(connection, "select bitrate_bps, id3_bytes from raw.episodes") == [(128000, 4096)]
+
+
 def test_csv_ndjson_and_parquet_give_the_same_rows(connection: psycopg.Connection, tmp_path: Path):
     frame = pl.read_csv(events(500).encode(), infer_schema=False)
     frame.write_parquet(tmp_path / "p.parquet")
@@ -319,6 +333,27 @@ def test_no_raw_address_reaches_the_database(connection: psycopg.Connection, tmp
     ]
     assert not [text for text in texts if address in text or "2001:db8:aaaa" in text]
     assert not [text for text in texts if address.encode().hex() in text]
+
+
+def test_networks_and_the_version_of_their_lists(connection: psycopg.Connection, tmp_path: Path):
+    lookups = Lookups(
+        Proxies([ipaddress.ip_network("192.0.2.1")]),
+        Networks(Ranges({ipaddress.ip_network("198.51.100.0/24"): "vpn"}), "mine@1a2b3c4d"),
+    )
+    data = "occurred_at,event_type,url,ip,forwarded_for\n"
+    data += "2024-05-01,play,/a,192.0.2.1,198.51.100.7\n2024-05-01,play,/b,192.0.2.1,\n"
+    run(connection, write(tmp_path, data), "listener_events", lookups=lookups)
+    run(connection, write(tmp_path, "sponsor_id,name\ns,n\n"), "sponsors", lookups=lookups)
+    found = rows(connection, "select url, network, household_key from raw.listener_events order by 1")
+    hasher = KEY.for_tenant("acme")
+    assert found == [
+        ("/a", "vpn", hasher.household("198.51.100.7")),
+        ("/b", None, hasher.household("192.0.2.1")),
+    ]
+    assert rows(connection, "select dataset, network_list from ingest.loads order by 1") == [
+        ("listener_events", "mine@1a2b3c4d"),
+        ("sponsors", None),
+    ]
 
 
 def test_an_unknown_tenant_is_told_how_to_register(connection: psycopg.Connection, tmp_path: Path):

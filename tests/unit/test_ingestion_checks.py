@@ -147,6 +147,10 @@ def test_kinds(kind: Kind, text: str, expected: object):
         ({"bytes_sent": "-1"}, ("bytes_sent", "negative")),
         ({"bytes_sent": "many"}, ("bytes_sent", "not_integer")),
         ({"status": "70000"}, ("status", "out_of_range")),
+        ({"quartile": "0"}, None),
+        ({"quartile": "100"}, None),
+        ({"quartile": "30"}, ("quartile", "not_in_choices")),
+        ({"quartile": "half"}, ("quartile", "not_integer")),
         ({"user_agent": "a\0b"}, ("user_agent", "nul")),
         ({"referrer": "x" * (64 * 1024 + 1)}, ("referrer", "too_long")),
         ({"referrer": "x" * 64 * 1024}, None),
@@ -196,6 +200,9 @@ def test_listener_events(change: dict[str, str | None], expected: tuple[str, str
             {"episode_id": "e", "podcast_id": "p", "duration_seconds": "-1"},
             ("duration_seconds", "negative"),
         ),
+        ("episodes", {"episode_id": "e", "podcast_id": "p", "bitrate_bps": "128000", "id3_bytes": "0"}, None),
+        ("episodes", {"episode_id": "e", "podcast_id": "p", "bitrate_bps": "0"}, ("bitrate_bps", "out_of_range")),
+        ("episodes", {"episode_id": "e", "podcast_id": "p", "id3_bytes": "-1"}, ("id3_bytes", "negative")),
         (
             "attribution_events",
             {"occurred_at": "2024-05-01", "action": "purchase", "type": "pixel", "value": "-3"},
@@ -225,6 +232,12 @@ def test_a_message_says_what_is_there_and_what_is_allowed():
     (reject,) = check(DATASETS["listener_events"], frame.with_columns(status=pl.lit("two")), NOW)[1]
     assert reject.line == 7
     assert reject.detail == 'status is "two": allowed is a whole number of at most 18 digits'
+
+
+def test_a_wrong_quartile_is_told_the_allowed_ones():
+    frame = pl.DataFrame({"_line": [7], **{name: [value] for name, value in EVENT.items()}, "quartile": ["30"]})
+    (reject,) = check(DATASETS["listener_events"], frame, NOW)[1]
+    assert reject.detail == 'quartile is "30": allowed are 0, 25, 50, 75, 100'
 
 
 def test_defaults():

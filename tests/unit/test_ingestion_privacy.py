@@ -104,6 +104,22 @@ def test_keys_of_a_frame():
     assert keyed["_bad_ip"].to_list() == [False, False, False, True, False, False]
 
 
+def test_networks_are_looked_up_while_addresses_are_whole():
+    asked = []
+
+    def kinds(addresses: pl.Series) -> pl.Series:
+        asked.extend(addresses.to_list())
+        return pl.Series(
+            ["vpn" if text == "2001:db8::1" else None for text in addresses.to_list()], dtype=pl.String
+        )
+
+    frame = pl.DataFrame({"ip": ["2001:db8::1", "2001:db8::2", "2001:db8::1", None]})
+    keyed = add_keys(frame, HASHER, kinds)
+    assert sorted(asked) == ["2001:db8::1", "2001:db8::2"]
+    assert keyed["network"].to_list() == ["vpn", None, "vpn", None]
+    assert keyed["household_key"].n_unique() == 2
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
@@ -147,6 +163,8 @@ def test_names_of_private_fields():
     for name in (
         "IP",
         "x-forwarded-for",
+        "X_Forwarded_For",
+        "forwarded_for",
         "clientIp",
         "remote_addr",
         "c-ip",

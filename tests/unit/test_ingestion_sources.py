@@ -1,6 +1,8 @@
 """Each source's lines and quirks as fields, and which source a file is."""
 
+import ipaddress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -9,8 +11,11 @@ from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.errors import LoadError, NotThisSourceError, UnknownDatasetError
 from orchestration.lib.ingestion.formats import LINE, read_blocks, read_head
 from orchestration.lib.ingestion.load import LoadRequest, resolve
+from orchestration.lib.ingestion.networks import Networks
 from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.rows import event_id_of, prepare
+from orchestration.lib.ingestion.proxies import Proxies
+from orchestration.lib.ingestion.ranges import Ranges
+from orchestration.lib.ingestion.rows import Lookups, event_id_of, prepare
 from orchestration.lib.ingestion.sources import SOURCES, Context, cloudfront, find_source, rss
 
 HASHER = HashKey("k", bytes(32)).for_tenant("acme")
@@ -29,7 +34,13 @@ EDGE = (
 )
 
 
-def load(tmp_path: Path, data: bytes | str, dataset: str = "listener_events", source: str | None = None):
+def load(
+    tmp_path: Path,
+    data: bytes | str,
+    dataset: str = "listener_events",
+    source: str | None = None,
+    lookups: Lookups | None = None,
+):
     """Return prepared rows as dictionaries, and rejects."""
     path = tmp_path / "file"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -41,14 +52,16 @@ def load(tmp_path: Path, data: bytes | str, dataset: str = "listener_events", so
     for block in read_blocks(path, head, found.shape):
         for of_dataset, frame in found.rows(block.rows, context).items():
             lines = found.shape == "lines"
-            prepared = prepare(DATASETS[of_dataset], frame, label, HASHER, block.original, ip_optional=lines)
+            prepared = prepare(
+                DATASETS[of_dataset], frame, label, HASHER, block.original, lookups=lookups, ip_optional=lines
+            )
             rows.setdefault(of_dataset, []).extend(prepared.rows.iter_rows(named=True))
             rejects += prepared.rejects
             assert prepared.read == prepared.rows.height + len(prepared.rejects)
     return rows, rejects
 
 
-def one(tmp_path: Path, data: bytes | str, **how: str) -> dict[str, object]:
+def one(tmp_path: Path, data: bytes | str, **how: Any) -> dict[str, object]:
     rows, rejects = load(tmp_path, data, **how)
     assert rejects == []
     (row,) = rows["listener_events"]
@@ -66,7 +79,7 @@ def test_combined(tmp_path: Path):
     row = one(tmp_path, log(), source="nginx")
     assert row["occurred_at"].isoformat() == "2013-12-03T19:37:20+00:00"
     assert (row["source"], row["event_type"], row["method"], row["status"]) == ("nginx", "request", "GET", 206)
-    assert (row["url"], row["enclosure_key"], row["bytes_sent"]) == ("/ep.mp3?a=1", "/ep.mp3", None)
+    assert (row["url"], row["enclosure_key"], row["bytes_sent"]) == ("/ep.mp3?a=1", "/ep.mp3", 0)
     assert (row["referrer"], row["user_agent"]) == (None, "Overcast/3.0")
     assert row["household_key"] == "\\x" + HASHER.household("192.0.2.3").hex()
     assert row["_made"]
@@ -98,6 +111,69 @@ def test_combined_forms(tmp_path: Path, line: str, field: str, value: object):
 def test_a_forwarded_address_at_the_end_of_a_line_is_hashed(tmp_path: Path):
     row = one(tmp_path, log().strip() + ' "198.51.100.7"', source="nginx")
     assert row["properties"] == '{"log_extra":"\\"<ip:' + HASHER.household("198.51.100.7").hex() + '>\\""}'
+
+
+TRUSTS_192_0_2 = Lookups(
+    Proxies([ipaddress.ip_network("192.0.2.0/24")]),
+    Networks(Ranges({ipaddress.ip_network("198.51.100.0/24"): "data_center"})),
+)
+CLIENT = "\\x" + HASHER.household("198.51.100.7").hex()
+FORWARDED_CSV = 'occurred_at,event_type,url,ip,{name}\n2024-05-01,play,/a,{ip},"203.0.113.9, 198.51.100.7"\n'
+
+
+@pytest.mark.parametrize("name", ["forwarded_for", "x_forwarded_for", "X-Forwarded-For"])
+def test_the_client_behind_a_trusted_proxy(tmp_path: Path, name: str):
+    row = one(tmp_path, FORWARDED_CSV.format(name=name, ip="192.0.2.3"), lookups=TRUSTS_192_0_2)
+    assert (row["household_key"], row["network"], row["properties"]) == (CLIENT, "data_center", "{}")
+    assert "forwarded" not in str(row)
+    # Whoever is no trusted proxy is not believed, and without proxies nobody is.
+    for ip, lookups in (("203.0.113.1", TRUSTS_192_0_2), ("192.0.2.3", None)):
+        row = one(tmp_path, FORWARDED_CSV.format(name=name, ip=ip), lookups=lookups)
+        assert row["household_key"] == "\\x" + HASHER.household(ip).hex()
+        assert (row["network"], row["properties"]) == (None, "{}")
+    assert "198.51.100.7" not in str(row)
+
+
+def test_the_event_id_does_not_depend_on_who_is_trusted(tmp_path: Path):
+    data = FORWARDED_CSV.format(name="x-forwarded-for", ip="192.0.2.3")
+    assert one(tmp_path, data, lookups=TRUSTS_192_0_2)["event_id"] == one(tmp_path, data)["event_id"]
+
+
+def test_an_unknown_client_has_no_keys(tmp_path: Path):
+    data = FORWARDED_CSV.format(name="forwarded_for", ip="192.0.2.3").replace("198.51.100.7", "unknown")
+    row = one(tmp_path, data, lookups=TRUSTS_192_0_2)
+    assert (row["household_key"], row["listener_key"], row["key_id"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("extra", "client"),
+    [
+        ('"198.51.100.7"', "198.51.100.7"),
+        ('"203.0.113.9, 198.51.100.7, 192.0.2.8"', "198.51.100.7"),
+        ('"2001:db8:1:2::9" rt=0.1', "2001:db8:1:2::/64"),
+        ('"-"', "192.0.2.3"),
+        ('"gzip"', "192.0.2.3"),
+        ("0.123", "192.0.2.3"),
+        ('"198.51.100.7, unknown"', None),
+    ],
+)
+def test_nginx_appends_forwarded_for(tmp_path: Path, extra: str, client: str | None):
+    row = one(tmp_path, f"{log().strip()} {extra}", source="nginx", lookups=TRUSTS_192_0_2)
+    assert row["household_key"] == (None if client is None else "\\x" + HASHER.household(client).hex())
+    assert "198.51.100.7" not in str(row)
+
+
+def test_cloudfront_tells_forwarded_for(tmp_path: Path):
+    line = EDGE.format(agent="a", id="r1").replace("192.0.2.9", "203.0.113.9,%20198.51.100.7")
+    row = one(tmp_path, CLOUDFRONT + line, lookups=TRUSTS_192_0_2)
+    assert (row["household_key"], row["network"]) == (CLIENT, "data_center")
+    assert one(tmp_path, CLOUDFRONT + line)["network"] is None
+
+
+def test_a_column_named_network_is_an_extra(tmp_path: Path):
+    data = "occurred_at,event_type,url,ip,network\n2024-05-01,play,/a,198.51.100.7,Acme Podcasts\n"
+    row = one(tmp_path, data, lookups=TRUSTS_192_0_2)
+    assert (row["network"], row["properties"]) == ("data_center", '{"network":"Acme Podcasts"}')
 
 
 def test_lines_of_another_form_are_rejects(tmp_path: Path):
@@ -133,6 +209,8 @@ def test_s3(tmp_path: Path):
             "user_agent",
             'a "b" c',
         ),
+        ("- 113 9000", "- - 9000", "bytes_sent", 0),
+        ("- 113 9000", "- - -", "object_bytes", None),
         ("REST.GET.OBJECT", "SOAP.PUT.OBJECT", "properties", '{"operation":"SOAP.PUT.OBJECT"'),
         ("192.0.2.3", "-", "household_key", None),
         ("ep%2520one.mp3 ", "- ", "enclosure_key", "show-bucket/"),
@@ -153,6 +231,45 @@ def test_cloudfront(tmp_path: Path):
     assert row["event_id"] == event_id_of("r1 2024-05-01 00:16:14")
     assert "192.0.2" not in str(row)
     assert "sid=1" not in str(row)
+
+
+WIDE = (
+    "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status x-edge-request-id "
+    "sc-content-type sc-content-len sc-range-start sc-range-end\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "sent", "length", "start", "end", "expected"),
+    [
+        # The whole file and its headers; a listener who went away early.
+        ("GET", "200", "9000500", "9000000", "-", "-", (9000000, 9000000, None)),
+        ("GET", "200", "70500", "9000000", "-", "-", (70500, 9000000, None)),
+        ("GET", "206", "1000500", "1000000", "500000", "1499999", (1000000, None, "bytes=500000-1499999")),
+        ("GET", "206", "502", "2", "0", "1", (2, None, "bytes=0-1")),
+        ("GET", "206", "1000500", "-", "500000", "1499999", (1000000, None, "bytes=500000-1499999")),
+        # A length that the log does not tell (chunked); one of a body that was not sent.
+        ("GET", "200", "9000500", "-", "-", "-", (9000500, None, None)),
+        ("HEAD", "200", "500", "9000000", "-", "-", (500, 9000000, None)),
+        ("GET", "404", "900", "400", "-", "-", (400, None, None)),
+        ("GET", "304", "300", "-", "-", "-", (300, None, None)),
+        ("GET", "000", "0", "-", "-", "-", (0, None, None)),
+    ],
+)
+def test_the_bytes_of_cloudfront(
+    tmp_path: Path, method: str, status: str, sent: str, length: str, start: str, end: str, expected: tuple
+):
+    line = (
+        f"2024-05-01\t00:16:14\tSFO5\t{sent}\t192.0.2.3\t{method}\th.example\t/a.mp3\t{status}\tr1\taudio/mpeg\t"
+    )
+    row = one(tmp_path, WIDE + line + f"{length}\t{start}\t{end}\n")
+    assert (row["bytes_sent"], row["object_bytes"], row["byte_range"]) == expected
+
+
+def test_bytes_that_are_no_number_are_refused(tmp_path: Path):
+    line = EDGE.format(agent="a", id="r1").replace("3149979", "many")
+    _, rejects = load(tmp_path, CLOUDFRONT + line)
+    assert [(reject.field, reject.reason) for reject in rejects] == [("bytes_sent", "not_integer")]
 
 
 def test_cloudfront_files_put_together(tmp_path: Path):

@@ -48,6 +48,13 @@ def test_without_a_server_the_embedded_one_is_meant() -> None:
         ("EARMARK_DBT_THREADS", "0", "EARMARK_DBT_THREADS holds '0'; allowed"),
         ("EARMARK_POOL_MAX_SIZE", "0", "EARMARK_POOL_MAX_SIZE holds '0'; allowed: a whole number from 1 to 100"),
         ("EARMARK_POOL_MIN_SIZE", "9", "at least EARMARK_POOL_MIN_SIZE"),
+        ("EARMARK_TRUSTED_PROXIES", "10.0.0.0/8,lb.example.com", "10.0.0.0/8,lb.example.com'; allowed: addresses"),
+        (
+            "EARMARK_TRUSTED_PROXIES",
+            "10.0.0.1/8",
+            "EARMARK_TRUSTED_PROXIES holds '10.0.0.1/8'; allowed: addresses",
+        ),
+        ("EARMARK_NETWORK_URLS", "aws", "a value that is not shown; allowed: name=URL pairs"),
         ("EARMARK_HASH_KEY_ID", "a b", "EARMARK_HASH_KEY_ID holds 'a b'; allowed"),
     ],
 )
@@ -66,6 +73,18 @@ def test_a_wrong_url_is_explained_without_its_password(monkeypatch: pytest.Monke
     assert "DATABASE_URL" in str(error.value)
     assert "postgresql://user:password@host:port/database" in str(error.value)
     assert "s3cret" not in str(error.value)
+
+
+def test_trusted_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().trusted_proxies == ()
+    monkeypatch.setenv("EARMARK_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,2001:db8::/32")
+    found = [str(network) for network in load_settings().trusted_proxies]
+    assert found == ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+
+
+def test_mirrors_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARMARK_NETWORK_URLS", "aws=https://mirror/a?b=c, oracle=file:///srv/oracle.json")
+    assert load_settings().network_urls == {"aws": "https://mirror/a?b=c", "oracle": "file:///srv/oracle.json"}
 
 
 def test_a_password_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

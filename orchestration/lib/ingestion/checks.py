@@ -75,9 +75,21 @@ def _outside(name: str, low: float, high: float) -> pl.Expr:
 
 
 _ACTIONS: Final = "view|signup|lead|purchase|install|offline_purchase"
+_QUARTILES: Final = (0, 25, 50, 75, 100)
 RULES: Final[dict[str, tuple[Rule, ...]]] = {
-    "listener_events": (Rule("status", "out_of_range", "0 to 999 is allowed", _outside("status", 0, 999)),),
-    "episodes": (Rule("duration_seconds", "negative", "0 or more is allowed", pl.col("duration_seconds") < 0),),
+    "listener_events": (
+        Rule("status", "out_of_range", "0 to 999 is allowed", _outside("status", 0, 999)),
+        Rule(
+            "quartile",
+            "not_in_choices",
+            f"allowed are {', '.join(map(str, _QUARTILES))}",
+            ~pl.col("quartile").is_in(_QUARTILES),
+        ),
+    ),
+    "episodes": (
+        Rule("duration_seconds", "negative", "0 or more is allowed", pl.col("duration_seconds") < 0),
+        Rule("bitrate_bps", "out_of_range", "more than 0 is allowed", pl.col("bitrate_bps") <= 0),
+    ),
     "campaigns": (
         Rule(
             "ends_at", "out_of_range", "later than starts_at is allowed", pl.col("ends_at") <= pl.col("starts_at")

@@ -93,6 +93,7 @@ def _field(
 
 CLIENT_FIELDS: Final = (
     Field("ip", client=True),
+    Field("forwarded_for", client=True),  # X-Forwarded-For: counts where ip is a trusted proxy
     Field("household_key", derived=True),
     Field("listener_key", derived=True),
     Field("key_id", derived=True),
@@ -114,12 +115,23 @@ LISTENER_EVENTS = Dataset(
         _field("url"),
         Field("enclosure_key", derived=True),
         _field("ad_unit_id"),
+        # A player's beacons: the play that they belong to, and how much of the ad was played (percent).
+        _field("play_id"),
+        _field("quartile", Kind.INTEGER),
         _field("method"),
         _field("status", Kind.INTEGER),
+        # Bytes of the body that were sent, without headers: nginx $body_bytes_sent, Apache %b, S3 Bytes Sent (in
+        # these logs - means none: 0). CloudFront's sc-bytes holds the headers: it is cut to the body's length
+        # where the log tells that. Null: not known.
         _field("bytes_sent", Kind.INTEGER),
+        # The size of the whole file: S3 Object Size, the length of CloudFront's whole answers (200). Other logs
+        # do not tell it.
         _field("object_bytes", Kind.INTEGER),
+        # As the header Range has it, bytes=0-99: what was asked for (OP3) or answered (CloudFront). Null where it
+        # was the whole file, and in logs that do not tell (combined, S3): they know bytes_sent alone.
         _field("byte_range"),
         *CLIENT_FIELDS,
+        Field("network", derived=True),
         _field("user_agent"),
         _field("referrer"),
         _field("country_code"),
@@ -208,6 +220,8 @@ EPISODES = Dataset(
         Field("enclosure_key", derived=True),
         _field("enclosure_bytes", Kind.INTEGER),
         _field("enclosure_type"),
+        _field("bitrate_bps", Kind.INTEGER),
+        _field("id3_bytes", Kind.INTEGER),
         _field("properties", Kind.JSON, default="{}"),
     ),
     key=("episode_id",),

@@ -25,6 +25,7 @@ from orchestration.lib.ingestion.errors import (
 )
 from orchestration.lib.ingestion.load import LoadReport, LoadRequest, load_file
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.ingestion.rows import Lookups
 from orchestration.lib.ingestion.sources import SOURCES, find_source
 
 TENANTS_FILE: Final = "tenants.csv"
@@ -103,6 +104,7 @@ def load_landing(
     root: str,
     *,
     key: HashKey,
+    lookups: Lookups | None = None,
     only: Sequence[LandedFile] | None = None,
     on_result: Callable[[FileResult], None] = lambda _result: None,
 ) -> list[FileResult]:
@@ -119,7 +121,7 @@ def load_landing(
     for file in (
         _untried(connection, find_files(root)) if only is None else sorted(only, key=lambda item: item.rank)
     ):
-        result = _load(connection, file, key)
+        result = _load(connection, file, key, lookups)
         results.append(result)
         on_result(result)
     return results
@@ -131,6 +133,7 @@ def load_path(
     *,
     key: HashKey,
     tenant_id: str,
+    lookups: Lookups | None = None,
     dataset: str | None = None,
     source: str | None = None,
     on_result: Callable[[FileResult], None] = lambda _result: None,
@@ -148,7 +151,8 @@ def load_path(
     results = []
     for state in states:
         try:
-            report = load_file(connection, LoadRequest(state.uri, tenant_id, dataset, source), key=key)
+            request = LoadRequest(state.uri, tenant_id, dataset, source)
+            report = load_file(connection, request, key=key, lookups=lookups)
             result = FileResult(state.uri, report)
         except (HashKeyError, DatabaseLoadError):
             raise
@@ -204,10 +208,10 @@ def _tenants(uri: str, text: str) -> dict[str, str]:
     return tenants
 
 
-def _load(connection: psycopg.Connection, file: LandedFile, key: HashKey) -> FileResult:
+def _load(connection: psycopg.Connection, file: LandedFile, key: HashKey, lookups: Lookups | None) -> FileResult:
     uri = file.state.uri
     try:
-        report = load_file(connection, file.request(), key=key)
+        report = load_file(connection, file.request(), key=key, lookups=lookups)
     except (HashKeyError, DatabaseLoadError):
         # Not the file's fault: it is tried again.
         raise

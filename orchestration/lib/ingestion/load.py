@@ -88,9 +88,12 @@ def load_file(
     request: LoadRequest,
     *,
     key: HashKey,
+    lookups: rows.Lookups | None = None,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load a file, all or nothing. ``progress`` is called with the number of rows read so far.
+
+    ``lookups`` says which proxies are trusted and which networks are listed; without it none are.
 
     Raises:
         LoadError: the file cannot be loaded as what it is said to be; nothing of it was.
@@ -101,7 +104,8 @@ def load_file(
             head = read_head(copy.path, request.uri)
             source, dataset, label = resolve(request, head)
             with connection.transaction():
-                load = _Load(connection, request, source, label, key.for_tenant(request.tenant_id), copy)
+                hasher = key.for_tenant(request.tenant_id)
+                load = _Load(connection, request, source, label, hasher, lookups or rows.Lookups(), copy)
                 load.begin(key)
                 earlier = load.loaded_before(dataset)
                 if earlier is not None:
@@ -117,6 +121,27 @@ def load_file(
         raise LoadError(
             f"{request.uri}: cannot be read ({text}); nothing was loaded. Please report this"
         ) from error
+
+
+def check_hash_key(connection: psycopg.Connection, key: HashKey) -> None:
+    """Make sure that a key is the one that was used before under its id, and remember it where there was none.
+
+    Raises:
+        HashKeyError: it is another.
+
+    """
+    connection.execute(
+        "insert into ingest.hash_keys (key_id, fingerprint) values (%s, %s) on conflict do nothing",
+        (key.key_id, key.fingerprint),
+    )
+    row = connection.execute(
+        "select fingerprint from ingest.hash_keys where key_id = %s", (key.key_id,)
+    ).fetchone()
+    if row is None or bytes(row[0]) != key.fingerprint:
+        raise HashKeyError(
+            f"hash key {key.key_id!r} is another secret than the one used before under this id; nothing was "
+            "loaded. Set the old secret again, or give the new one a new id"
+        )
 
 
 def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
@@ -247,6 +272,7 @@ class _Load:
         source: Source,
         label: str,
         hasher: Hasher,
+        lookups: rows.Lookups,
         file: files.LocalCopy,
     ) -> None:
         self._connection = connection
@@ -255,6 +281,7 @@ class _Load:
         self._source = source
         self._label = label
         self._hasher = hasher
+        self._lookups = lookups
         self._file = file
         self._started = datetime.now(UTC)
         self._tallies: dict[str, _Tally] = {}
@@ -275,18 +302,7 @@ class _Load:
                 f"{self._request.uri}: there is no tenant {self._tenant!r}. Register it: earmark tenant add "
                 f"{self._tenant}, or a line in tenants.csv (columns tenant_id,name) of the landing folder"
             )
-        self._connection.execute(
-            "insert into ingest.hash_keys (key_id, fingerprint) values (%s, %s) on conflict do nothing",
-            (key.key_id, key.fingerprint),
-        )
-        row = self._connection.execute(
-            "select fingerprint from ingest.hash_keys where key_id = %s", (key.key_id,)
-        ).fetchone()
-        if row is None or bytes(row[0]) != key.fingerprint:
-            raise HashKeyError(
-                f"hash key {key.key_id!r} is another secret than the one used before under this id; nothing was "
-                "loaded. Set the old secret again, or give the new one a new id"
-            )
+        check_hash_key(self._connection, key)
 
     def loaded_before(self, dataset: str) -> int | None:
         """Return the load that brought these bytes before, if the tables still stand as it left them.
@@ -350,6 +366,7 @@ class _Load:
                     self._label,
                     self._hasher,
                     block.original,
+                    lookups=self._lookups,
                     ip_optional=self._source.shape is Shape.LINES,
                     text_is_sound=block.text_is_sound,
                 )
@@ -457,8 +474,8 @@ class _Load:
     def _open_ledger(self, dataset: str) -> int:
         row = self._connection.execute(
             "insert into ingest.loads (tenant_id, dataset, source, uri, digest, file_bytes,"
-            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at)"
-            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s)"
+            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at, network_list)"
+            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s, %s)"
             " returning load_id",
             (
                 self._tenant,
@@ -468,6 +485,7 @@ class _Load:
                 self._file.digest,
                 self._file.state.bytes,
                 self._started,
+                self._lookups.networks.version if rows.has_network(DATASETS[dataset]) else None,
             ),
         ).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)
@@ -751,7 +769,9 @@ def _database_error(uri: str, error: psycopg.Error) -> DatabaseLoadError:
             fix = "Make room on the database server's disk and load it again"
         case psycopg.errors.InsufficientPrivilege():
             fix = "Load as a role that is a member of earmark_loader"
-        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+        case (
+            psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn() | psycopg.errors.InvalidSchemaName()
+        ):
             fix = "Bring the database up to date with: earmark migrate"
         case psycopg.errors.OutOfMemory():
             fix = "If it spans years, raise max_locks_per_transaction on the server, or load it in parts by time"

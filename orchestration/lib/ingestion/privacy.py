@@ -24,7 +24,7 @@ _MIN_SECRET: Final = 16
 
 # Names of fields that hold a client's address or e-mail address: never kept among the properties.
 _PRIVATE_NAME: Final = re.compile(
-    r"^(.*[_-])?(ip|ipv4|ipv6|ips|ip_?addr(ess)?(es)?|remote_?addr(ess)?|client_?addr(ess)?|x-?forwarded-?for|"
+    r"^(.*[_-])?(ip|ipv4|ipv6|ips|ip_?addr(ess)?(es)?|remote_?addr(ess)?|client_?addr(ess)?|x?forwarded[_-]?for|"
     r"forwarded|true-?client-?ip|cf-?connecting-?ip|e-?mail(_?address)?|hashed_?ip(_?address)?|cookie|cs\(cookie\))$",
     re.IGNORECASE,
 )
@@ -143,18 +143,25 @@ def is_private(name: str) -> bool:
     return _PRIVATE_NAME.match(_CAMEL.sub("_", name)) is not None
 
 
-def add_keys(frame: pl.DataFrame, hasher: Hasher) -> pl.DataFrame:
+def add_keys(
+    frame: pl.DataFrame, hasher: Hasher, kinds: Callable[[pl.Series], pl.Series] | None = None
+) -> pl.DataFrame:
     """Replace column ``ip`` by ``household_key``, ``listener_key`` (hexadecimal bytea text) and ``key_id``.
 
-    Each distinct value is hashed once. Column ``_listener``, where there is one, stands for the user agent (a
+    Each distinct value is hashed once. ``kinds`` looks distinct addresses up and fills column ``network``, while
+    they are still whole. Column ``_listener``, where there is one, stands for the user agent (a
     measurement service's own audience id). A row without an address has no keys. Adds ``_bad_ip``: true where
     ``ip`` holds something that is no address.
     """
     if "ip" not in frame.columns:
         none = pl.lit(None, pl.String)
-        return frame.with_columns(household_key=none, listener_key=none, key_id=none, _bad_ip=pl.lit(value=False))
+        return frame.with_columns(
+            household_key=none, listener_key=none, key_id=none, network=none, _bad_ip=pl.lit(value=False)
+        )
     ips = frame["ip"].drop_nulls().unique()
     canonical = _canonical(ips)
+    network = pl.lit(None, pl.String) if kinds is None else kinds(canonical["ip"])
+    canonical = canonical.with_columns(network.alias("network"))
     addresses = canonical["_address"].drop_nulls().unique()
     households = pl.DataFrame(
         {

@@ -6,7 +6,7 @@ Pure: no file and no database is touched here.
 import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,7 +16,9 @@ import polars as pl
 from orchestration.lib.ingestion.checks import check
 from orchestration.lib.ingestion.datasets import Dataset
 from orchestration.lib.ingestion.formats import LINE, Reject
+from orchestration.lib.ingestion.networks import Networks
 from orchestration.lib.ingestion.privacy import Hasher, add_keys, hide_address, is_private, redact_column
+from orchestration.lib.ingestion.proxies import Proxies
 from orchestration.lib.ingestion.sources.source import IDENTITY, LISTENER, ORIGINAL, PROBLEM, UNIQUE_ID
 from orchestration.lib.ingestion.urls import enclosure_keys
 
@@ -30,6 +32,14 @@ _KEPT_OF_ORIGINAL: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
+class Lookups:
+    """What is asked of an address before it is hashed: whom a proxy speaks for, and whose network it is."""
+
+    proxies: Proxies = field(default_factory=Proxies)
+    networks: Networks = field(default_factory=Networks)
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """Rows to stage, in the order of ``staged_columns``, and the rejects among them."""
 
@@ -40,13 +50,18 @@ class Prepared:
 
 def staged_columns(dataset: Dataset) -> tuple[str, ...]:
     """Return the columns of the dataset's table that a file fills, in their order."""
-    names = [field.name for field in dataset.fields if not field.client]
+    names = [item.name for item in dataset.fields if not item.client]
     return (*names, "source") if has_source(dataset) else tuple(names)
 
 
 def has_source(dataset: Dataset) -> bool:
     """Say whether the table keeps the source of each row."""
     return dataset.time is not None and dataset.name != "spend"
+
+
+def has_network(dataset: Dataset) -> bool:
+    """Say whether the table keeps the kind of network that an address belongs to."""
+    return any(item.name == "network" for item in dataset.fields)
 
 
 def is_event(dataset: Dataset) -> bool:
@@ -61,6 +76,7 @@ def prepare(
     hasher: Hasher,
     original: Callable[[int], bytes],
     *,
+    lookups: Lookups | None = None,
     ip_optional: bool = False,
     text_is_sound: bool = False,
     now: datetime | None = None,
@@ -70,11 +86,12 @@ def prepare(
     ``ip_optional`` lets rows pass whose address is a host name or the like, as logs may hold: without keys.
     """
     read = frame.height
-    has_client = any(field.client for field in dataset.fields)
+    lookups = lookups or Lookups()
+    has_client = any(item.client for item in dataset.fields)
     frame = _with_properties(dataset, frame, hasher)
     if has_client:
-        frame = _clean_ip(frame)
-        frame = add_keys(frame, hasher)
+        frame = lookups.proxies.resolve(_clean_ip(frame))
+        frame = add_keys(frame, hasher, lookups.networks.kinds if has_network(dataset) else None)
         if ip_optional:
             frame = frame.drop("_bad_ip")
         frame = hide_address(frame, ("url", "referrer", "user_agent", "event_id", "cookie_id"))
@@ -147,7 +164,8 @@ def _with_source(rows: pl.DataFrame, source: str) -> pl.DataFrame:
 
 def _with_properties(dataset: Dataset, frame: pl.DataFrame, hasher: Hasher) -> pl.DataFrame:
     """Put the columns that are no fields into ``properties``; what identifies a client stays out."""
-    fields = {field.name for field in dataset.fields}
+    # A column of the file named as one that loading computes (network) is an extra like any other.
+    fields = {item.name for item in dataset.fields if not item.derived}
     extras = [name for name in frame.columns if name not in fields and name not in _INTERNAL]
     kept = [name for name in extras if not is_private(name)]
     pieces = [_member(frame[name], name) for name in kept]

@@ -1,11 +1,12 @@
 """Amazon CloudFront standard logs: tab-separated, the columns named by a ``#Fields:`` line.
 
 The host is the one that the viewer asked for (``x-host-header``), as a feed names it. User agents and referrers
-are percent-encoded, by some versions of CloudFront twice. An event is its request id and time. The viewer's
-cookies and ``x-forwarded-for`` are left out.
+are percent-encoded, by some versions of CloudFront twice. ``sc-bytes`` counts the headers too: where the log has
+the length of the body or the range that was answered (33 fields, since 2019), no more than that is taken for the
+body. An event is its request id and time. The viewer's cookies are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -19,9 +20,9 @@ _RENAMED: Final = {
     "c-ip": "ip",
     "cs-method": "method",
     "sc-status": "status",
-    "sc-bytes": "bytes_sent",
     "cs(Referer)": "referrer",
     "cs(User-Agent)": "user_agent",
+    "x-forwarded-for": "forwarded_for",
     "x-edge-location": "edge_location",
     "x-edge-result-type": "edge_result",
     "sc-content-type": "content_type",
@@ -67,7 +68,7 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
         query = pl.col("cs-uri-query")
         url = pl.when(query.is_null()).then(url).otherwise(pl.concat_str(url, pl.lit("?"), query))
     columns = [
-        LINE,
+        pl.col(LINE),
         pl.concat_str("date", pl.lit("T"), "time", pl.lit("Z")).alias("occurred_at"),
         url.alias("url"),
         pl.lit("request").alias("event_type"),
@@ -78,15 +79,35 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
         .then(pl.format("the line has {} fields; its #Fields: line names {}", "_count", pl.lit(len(fields))))
         .alias(PROBLEM),
     ]
+    rows = rows.select([*columns, *_bytes(fields)])
+    return rows.with_columns(
+        _decoded(rows[name]).alias(name)
+        for name in ("user_agent", "referrer", "forwarded_for")
+        if name in rows.columns
+    )
+
+
+def _bytes(fields: tuple[str, ...]) -> Iterator[pl.Expr]:
+    """Return what the log tells of bytes: the range, those of the body that were sent, and those of the object."""
+    most = []
+    if "sc-content-len" in fields:
+        length = pl.col("sc-content-len")
+        most.append(length)
+        # The length of a whole answer is that of the object; of a part (206) or an error it is not.
+        whole = (pl.col("sc-status") == "200") & pl.col("cs-method").is_in(["GET", "HEAD"])
+        yield pl.when(whole).then(length).alias("object_bytes")
     if "sc-range-start" in fields and "sc-range-end" in fields:
         start, end = pl.col("sc-range-start"), pl.col("sc-range-end")
         given = start.is_not_null() | end.is_not_null()
         text = pl.concat_str(pl.lit("bytes="), start.fill_null(""), pl.lit("-"), end.fill_null(""))
-        columns.append(pl.when(given).then(text).alias("byte_range"))
-    rows = rows.select(columns)
-    return rows.with_columns(
-        _decoded(rows[name]).alias(name) for name in ("user_agent", "referrer") if name in rows.columns
-    )
+        yield pl.when(given).then(text).alias("byte_range")
+        most.append((end.cast(pl.Int64, strict=False) - start.cast(pl.Int64, strict=False) + 1).cast(pl.String))
+    if "sc-bytes" in fields:
+        sent = pl.col("sc-bytes")
+        numbers = [expression.cast(pl.Int64, strict=False) for expression in (sent, *most)]
+        # What is no number stays for the check to refuse.
+        known = numbers[0].is_not_null()
+        yield pl.when(known).then(pl.min_horizontal(numbers).cast(pl.String)).otherwise(sent).alias("bytes_sent")
 
 
 def _decoded(column: pl.Series) -> pl.Series:

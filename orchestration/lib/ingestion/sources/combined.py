@@ -2,7 +2,8 @@
 
 A line whose request is empty or no HTTP (probes, scans) is kept as a request without a method, so that every line
 of a log is accounted for. Such a log shows no host: the enclosure key is the path alone. Without a request id, an
-event's identity is its line.
+event's identity is its line. The quoted field that nginx's own format appends is X-Forwarded-For: where it looks
+like one, it says who the client is behind a trusted proxy.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from orchestration.lib.ingestion.sources.source import (
     dash_to_null,
     groups,
     log_time,
+    none_sent,
 )
 
 _QUOTED: Final = r'(?:[^"\\]|\\.)*'
@@ -28,6 +30,12 @@ _PATTERN: Final = (
     rf'(?: "(?P<referrer>{_QUOTED})" "(?P<user_agent>{_QUOTED})")?(?P<log_extra>.*)$'
 )
 _REQUEST: Final = r"^(?P<method>[A-Za-z-]+) (?P<url>\S.*?)(?: (?P<protocol>HTTP/[0-9.]+))?$"
+
+# The first quoted field behind the user agent, where it is a list of addresses.
+_LISTED: Final = (
+    r"(?:\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:\]:\d+|\])?|unknown|_[A-Za-z0-9._-]+)"
+)
+_FORWARDED: Final = rf'^"({_LISTED}(?:\s*,\s*{_LISTED})*)"(?:\s|$)'
 
 
 def _sniff(head: Head) -> bool:
@@ -44,7 +52,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         log_extra=pl.col("log_extra").str.strip_chars(),
     )
     rows = rows.unnest("_request").with_columns(
-        dash_to_null("ip", "status", "bytes_sent", "referrer", "user_agent")
+        *dash_to_null("ip", "status", "referrer", "user_agent"),
+        none_sent("bytes_sent"),
     )
     is_http = pl.col("method").is_not_null()
     path = pl.col("url")
@@ -70,6 +79,7 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         .alias("url"),
         pl.lit("request").alias("event_type"),
         pl.when(pl.col("log_extra") != "").then(pl.col("log_extra")).alias("log_extra"),
+        pl.col("log_extra").str.extract(_FORWARDED, 1).alias("forwarded_for"),
         pl.col(TEXT).alias(IDENTITY),
         pl.when(pl.col("request").is_null())
         .then(pl.lit("the line is not of the combined or common log form"))

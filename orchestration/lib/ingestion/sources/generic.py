@@ -2,7 +2,7 @@
 
 Columns are matched whatever their case. What is not a field is kept in ``properties``. A column ``source`` says of
 each row who reports it; without one that is the source of the request. An event without an id is identified by all
-its values.
+its values. X-Forwarded-For may also be named as the header is.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from orchestration.lib.ingestion.formats import LINE, Format, Head, Shape
 from orchestration.lib.ingestion.sources.source import IDENTITY, Context, Source
 
 _SEPARATOR: Final = "\x1f"
+_FORWARDED_FOR: Final = "forwarded_for"
+_HEADER_NAMES: Final = ("x_forwarded_for", "x-forwarded-for")
 
 
 def _sniff(head: Head) -> bool:
@@ -39,13 +41,25 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     rows = frame.rename(renamed).drop("household_key", "listener_key", "key_id", "enclosure_key", strict=False)
     if "event_id" not in {field.name for field in dataset.fields}:
         return {context.dataset: rows}
+    # Renamed last: the name is part of the identity of events that were loaded before.
+    return {context.dataset: _with_forwarded_for(_with_identity(rows))}
+
+
+def _with_forwarded_for(rows: pl.DataFrame) -> pl.DataFrame:
+    named = next((name for name in rows.columns if name.lower() in _HEADER_NAMES), None)
+    if named is None or _FORWARDED_FOR in rows.columns:
+        return rows
+    return rows.rename({named: _FORWARDED_FOR})
+
+
+def _with_identity(rows: pl.DataFrame) -> pl.DataFrame:
     if "event_id" in rows.columns:
         given = rows["event_id"].cast(pl.String)
         without = given.is_null() | (given.str.strip_chars() == "")
     else:
         without = pl.Series([True] * rows.height, dtype=pl.Boolean)
     if not without.any():
-        return {context.dataset: rows}
+        return rows
     names = sorted(set(rows.columns) - {LINE, "event_id"})
     texts = []
     for name in names:
@@ -53,7 +67,7 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         texts.append(pl.when(text != "").then(pl.concat_str(pl.lit(f"{name}="), text)))
     row = pl.concat_str(texts, separator=_SEPARATOR, ignore_nulls=True)
     identity = rows.select(pl.when(without).then(row).alias(IDENTITY))
-    return {context.dataset: rows.with_columns(identity)}
+    return rows.with_columns(identity)
 
 
 SOURCE: Final = Source(

@@ -21,6 +21,7 @@ from orchestration.lib.ingestion.sources.source import (
     dash_to_null,
     groups,
     log_time,
+    none_sent,
 )
 
 _PATTERN: Final = (
@@ -47,7 +48,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         .otherwise(pl.col("operation").str.extract(r"^[^.]+\.(.+)$")),
     )
     rows = rows.with_columns(
-        dash_to_null("ip", "key", "status", "error_code", "bytes_sent", "object_bytes", "referrer", "user_agent")
+        *dash_to_null("ip", "key", "status", "error_code", "object_bytes", "referrer", "user_agent"),
+        none_sent("bytes_sent"),
     )
     # The log writes the key percent-encoded, some versions twice.
     key = pl.col("key").str.replace_all("%25", "%", literal=True)

@@ -14,6 +14,7 @@ their own:
 ``_listener``           stands for the user agent in the listener key (an audience id)
 ``_original``           the row's original text, where it is not the line itself
 ``ip``                  the client's address; it is hashed and not kept
+``forwarded_for``       X-Forwarded-For; says who the client is where ``ip`` is a trusted proxy, and is not kept
 ======================  ====================================================================================
 """
 
@@ -60,6 +61,11 @@ def dash_to_null(*columns: str) -> list[pl.Expr]:
         pl.when(~pl.col(name).is_in(["-", ""])).then(pl.col(name)).alias(name)  # null stays null
         for name in columns
     ]
+
+
+def none_sent(column: str) -> pl.Expr:
+    """Read the ``-`` that logs write for no bytes of a body as 0 (Apache's ``%b``, S3's Bytes Sent)."""
+    return pl.when(pl.col(column) == "-").then(pl.lit("0")).otherwise(pl.col(column)).alias(column)
 
 
 def log_time(column: str) -> pl.Expr:
