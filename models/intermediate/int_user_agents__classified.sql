@@ -8,7 +8,7 @@
     on_schema_change='sync_all_columns',
     pre_hook="{{ lock_and_empty_when_whole() }}",
     post_hook=[
-        "delete from {{ this }} where agent_list not in (select l.agent_list from {{ ref('stg_ingest__agent_lists') }} as l)",
+        "delete from {{ this }} where agent_list not in (select agent_list from {{ ref('stg_ingest__agent_lists') }})",
         "{{ note_build() }}",
     ],
 ) }}

@@ -29,7 +29,8 @@ def warehouse(any_engine: Database) -> Iterator[psycopg.Connection]:
     with any_engine.connect(autocommit=True) as opened:
         opened.execute(
             "insert into tenancy.tenants (tenant_id, name, download_window) values"
-            " ('acme', 'Acme', 'rolling_first'), ('beta', 'Beta', 'rolling_last'), ('gamma', 'Gamma', 'calendar_day')"
+            " ('acme', 'Acme', 'rolling_first'), ('beta', 'Beta', 'rolling_last'),"
+            " ('gamma', 'Gamma', 'calendar_day')"
         )
         opened.execute("select timeseries.ensure_chunks('raw.listener_events', '2026-01-01Z', '2026-03-01Z')")
         yield opened
