@@ -708,6 +708,9 @@ def networks_fetch(
 
     Files that are loaded from then on are looked up in them. EARMARK_NETWORK_URLS names mirrors. Lists of your own
     go into the same folder: CSV with the columns network, kind (data_center or vpn), operator and note.
+
+    x4bnet_vpn, and x4bnet_vpn_ipv6 beside it, are fetched only by name: the list holds Apple's Private Relay,
+    behind which there are listeners, and their downloads would be discarded.
     """
     from orchestration.lib.ingestion.public_networks import fetch_lists
 
