@@ -452,8 +452,7 @@ def methodology(
 ) -> None:
     """Write how downloads were counted in a period, for whoever audits them.
 
-    The document holds each rule, the settings in force and what they discarded. The figures are compared with
-    the loaded rows and with each other; where they do not add up, nothing is written.
+    It holds each rule with what it discarded. Where the figures do not add up, nothing is written.
     """
     from orchestration.lib.methodology import document, figures
 

@@ -165,6 +165,7 @@ def test_days_that_wait_are_named(figures: Figures) -> None:
     days = [("acme", date(2026, 1, day)) for day in (3, 4, 5, 9)]
     text = render(replace(figures, pending=[*days, ("beta", DAY)]))
     assert "> **Warning: " in text
+    assert "were counted by; not yet on the days that the warning names." in text
     assert "> - acme: 2026-01-03 to 2026-01-05, 2026-01-09\n> - beta: 2026-01-05\n" in text
 
 

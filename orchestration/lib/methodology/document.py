@@ -88,9 +88,10 @@ def _scope(figures: Figures) -> Iterator[str]:
     yield "## Scope and period"
     yield _table(("tenant", "name"), [(_text(item.tenant_id), _text(item.name)) for item in figures.tenants])
     yield f"Period: {figures.first} to {figures.last}, both days within. Days are UTC days."
+    exception = "; not yet on the days that the warning names" if figures.pending else ""
     yield (
         "The settings in this document are those in force now. A change of a setting counts all days of its "
-        "tenant again, so they are also those that the figures of the period were counted by."
+        f"tenant again, so they are also those that the figures of the period were counted by{exception}."
     )
 
 
@@ -208,7 +209,11 @@ def _threshold(figures: Figures) -> Iterator[str]:
         "an error of the feed and not taken."
     )
     yield _table(("basis", "judged by", "requests that came so far", "counted"), rows, numbers_from=2)
-    yield f"Requests of basis `unknown` count: {_setting(figures, 'counts_unknown_threshold')}."
+    counts_unknown = _setting(figures, "counts_unknown_threshold")
+    yield (
+        f"Requests of basis `unknown` count: {counts_unknown}. Where they do, any byte is enough, and where no "
+        "bytes are known, the request."
+    )
 
 
 def _uniques(figures: Figures) -> Iterator[str]:

@@ -36,8 +36,8 @@ RULES: Final = (
     Rule(
         "other_source",
         "From a source that does not count",
-        "The tenant has said which of its sources count. Requests of the others are kept for comparison only, so "
-        "that a download that two systems log is not counted twice.",
+        "Where the tenant has said which of its sources count, requests of the others are kept for comparison "
+        "only: a download that two systems log must not count twice.",
         Stage.FILTER,
         _OURS,
         ("counted_sources",),
@@ -102,8 +102,8 @@ RULES: Final = (
     Rule(
         "two_byte_probe",
         "Two-byte probe",
-        "Players ask for the first two bytes to learn how large a file is: the range bytes=0-1 alone, or, where "
-        "the log shows no range, an answer 206 with two bytes or fewer.",
+        "Players ask for the first two bytes to learn how large a file is: the range bytes=0-1 alone, or an "
+        "answer 206 of at most two bytes.",
         Stage.FILTER,
         "guidelines v2.3; telling it by the bytes sent is ours",
     ),
