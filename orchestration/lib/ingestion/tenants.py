@@ -182,8 +182,8 @@ def add_safe_address(
 
     """
     household = _household(connection, key, tenant_id, address)
-    if until < datetime.now(UTC).date():
-        raise TenantSettingError(f"--until is {until}, which is over: give the last day on which it is safe")
+    if until <= datetime.now(UTC).date():
+        raise TenantSettingError(f"--until is {until}: it is safe on the days before, so give a later day")
     if not reason.strip():
         raise TenantSettingError("--reason is empty: say who these people are, such as 'office of Acme'")
     connection.execute(
