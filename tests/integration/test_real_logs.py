@@ -25,8 +25,8 @@ RULES = {"utc_calendar_day": "calendar_day", "24h_window_from_first_request": "r
 # The references want so many bytes in a window: one, or a minute at 64 or 128 kbit/s, here a tenant's setting.
 BITRATES = {1: None, 480_000: 64_000, 960_000: 128_000}
 
-# Ours minus the reference's, by episode and UTC day. curl/7.16.3 (...) boxee/1.5.1 is a media player to us and curl
-# to the reference; S3Console is none to us; Lavf, FFmpeg's library, is a player to us and a bot to the reference.
+# Ours minus the reference's, by episode and UTC day. curl/7.16.3 (...) boxee/1.5.1 is a media player to us and
+# curl to the reference; S3Console is none to us; Lavf, FFmpeg's library, is a player to us and a bot to it.
 BOXEE = {("26", "2013-12-03"): 1}
 S3_CONSOLE_AND_LAVF = {
     ("0.mp3", "2016-11-06"): -1, ("0.mp3", "2016-12-11"): 1,
