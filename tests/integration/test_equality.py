@@ -97,8 +97,10 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
                         "delete from raw.listener_metrics where tenant_id = {tenant} and value > 3",
                         "update raw.listener_events set status = 404 where tenant_id = {tenant} and status = 206",
                         "update tenancy.tenants set counts_unknown_threshold = false where tenant_id = {tenant}",
-                        "update tenancy.tenants set max_daily_downloads_per_address = 3"
-                        " where tenant_id = {tenant}",
+                        (
+                            "update tenancy.tenants set max_daily_downloads_per_address = 3"
+                            " where tenant_id = {tenant}"
+                        ),
                     ]
                 ),
                 unique=True,
@@ -168,8 +170,8 @@ def _figures(random_: random.Random) -> list[str]:
 
 
 _HEADS = {
-    "listener_events": "event_id,occurred_at,event_type,source,url,ad_unit_id,play_id,quartile,method,status,bytes_sent,"
-    "byte_range,ip,user_agent,country_code",
+    "listener_events": "event_id,occurred_at,event_type,source,url,ad_unit_id,play_id,quartile,method,status,"
+    "bytes_sent,byte_range,ip,user_agent,country_code",
     "attribution_events": "event_id,occurred_at,action,type,ip,order_number,value,currency,discount_code",
     "listener_metrics": "episode_id,metric_date,metric_name,value,source",
 }
