@@ -1,12 +1,12 @@
 """What counting costs: classifying requests against scanning them, the three windows, and one day more.
 
     python benchmarks/counting.py [--url postgresql://...] [--engine postgres|timescaledb] [--requests 10000000]
-        [--days 30,60] [--keep]
+        [--days 6,60] [--keep]
 
-Makes a database with --requests requests over the last of --days, made on the server: 2,000 episodes, downloads in one
-piece and in several, listeners who come back after hours. The models are built whole with the first number of days
-and with each further one, and the last day is refreshed after a late row in it. Times are medians of three where a
-thing is done again; only ratios of one run mean something.
+Makes a database with --requests requests over the last of --days, made on the server: 2,000 episodes, downloads
+in one piece and in several, listeners who come back after hours. The outcomes are built whole with each number of
+days, and the last day is refreshed after a late row in it. Times are medians of three where a thing is done again;
+only ratios of one run mean something.
 """
 
 import argparse
@@ -21,19 +21,21 @@ from datetime import date, timedelta
 import psycopg
 from psycopg import sql
 
+from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.database import Database, resolve
 from orchestration.lib.warehouse.engine import prepare
 from orchestration.lib.warehouse.refresh import Refresh
-from orchestration.lib.warehouse.windows import merge_days
 from orchestration.settings import load_settings
 
 LAST = date(2026, 9, 30)
-MODELS = ("int_user_agents__classified", "int_requests__outcomes")
+MODELS = ("int_user_agents__classified", "int_referrers__classified", "int_requests__outcomes")
 REFERENCE = """
 insert into tenancy.tenants (tenant_id, name, download_window) values ('bench', 'Benchmark', 'rolling_first');
-insert into raw.episodes (tenant_id, episode_id, podcast_id, enclosure_key, enclosure_bytes, duration_seconds, load_id)
+insert into raw.episodes
+    (tenant_id, episode_id, podcast_id, enclosure_key, enclosure_bytes, duration_seconds, load_id)
 select 'bench', 'e-' || i, 'p-' || i / 100, 'media.example.com/' || i || '.mp3', 16000 * (600 + i), 600 + i, 1
 from generate_series(0, 1999) as i;
+analyze raw.episodes;
 create schema bench;
 create table bench.agents as
 select i as agent, format((array[
@@ -51,8 +53,8 @@ insert into raw.listener_events
      household_key, listener_key, key_id, user_agent, load_id)
 select 'bench', md5(n || ' ' || piece || ' ' || {number})::uuid,
     {day}::timestamp at time zone 'UTC' + (v.b * 86000 + piece * 9) * interval '1 second', 'request', 'bench',
-    'media.example.com/' || floor(2000 * power(v.a, 2))::int || '.mp3', 'GET', case when pieces = 1 then 200 else 206 end,
-    case when n % 9 = 0 then 200000 else 4000000 end,
+    'media.example.com/' || floor(2000 * power(v.a, 2))::int || '.mp3', 'GET',
+    case when pieces = 1 then 200 else 206 end, case when n % 9 = 0 then 200000 else 4000000 end,
     case when pieces > 1 then format('bytes=%s-', piece * 4000000) end,
     uuid_send(md5('h' || v.listener)::uuid), uuid_send(md5('l' || v.listener)::uuid), 'k1', g.user_agent, 1
 from generate_series(1, {per_day}::int * 10 / 18) as n
@@ -63,25 +65,39 @@ cross join lateral (
         (hashint8extended(w.visit, 1) & 2147483647) / 2147483648.0 as a,
         (hashint8extended(n + {number}::bigint * 7, 2) & 2147483647) / 2147483648.0 as b,
         (hashint8extended(w.visit, 3) & 2147483647) % ({per_day}::int) as listener
-    from (select case when n % 5 = 0 then (n + 1) * 10000 + {number} - 1 else n * 10000 + {number} end::bigint as visit) as w
+    from (
+        select
+            case when n % 5 = 0 then (n + 1) * 10000 + {number} - 1 else n * 10000 + {number} end::bigint as visit
+    ) as w
 ) as v
 cross join generate_series(0, p.pieces - 1) as piece
 inner join bench.agents as g on g.agent = v.listener % 1000
 """
 LATE_ROW = """
-insert into raw.listener_events (tenant_id, event_id, occurred_at, event_type, source, enclosure_key, method, status,
-    bytes_sent, household_key, listener_key, user_agent, load_id)
-select tenant_id, gen_random_uuid(), {day}::timestamp at time zone 'UTC', event_type, source, enclosure_key, method,
-    status, bytes_sent, household_key, listener_key, user_agent, load_id
+insert into raw.listener_events
+    (tenant_id, event_id, occurred_at, event_type, source, enclosure_key, method, status, bytes_sent,
+     household_key, listener_key, user_agent, load_id)
+select tenant_id, gen_random_uuid(), {day}::timestamp at time zone 'UTC', event_type, source, enclosure_key,
+    method, status, bytes_sent, household_key, listener_key, user_agent, load_id
 from raw.listener_events
 where occurred_at >= {day}::timestamp at time zone 'UTC' limit 1
 """
-SCAN = "select count(*), max(occurred_at), sum(bytes_sent), max(user_agent), max(enclosure_key) from raw.listener_events"
+SCAN = """
+select count(*), max(occurred_at), sum(bytes_sent), max(user_agent), max(enclosure_key) from raw.listener_events
+"""
 OVER = "over (partition by tenant_id, listener_key, episode_key order by occurred_at, event_id)"
 STANDING = (
-    "counting.standing('{}', occurred_at, bytes_sent >= needed_bytes, placed_bytes, 0, needed_bytes, null) " + OVER
+    "(counting.standing('{}', occurred_at, bytes_sent >= needed_bytes, placed_bytes, 0, needed_bytes, {}) "
+    + OVER
+    + ").outcome"
+)
+NEW = "null::counting.standing"
+KNOWN = (
+    f"case when occurred_at < timestamptz '{LAST}+00' then row(rolling_first, rolling_first_until, null, null)"
+    "::counting.standing end"
 )
 PASSED = "from intermediate.int_requests__outcomes where calendar_day is not null"
+ONE_DAY = f"{PASSED} and occurred_at >= timestamptz '{LAST - timedelta(days=1)}+00'"
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -103,31 +119,39 @@ def fill(connection: psycopg.Connection, day: date, per_day: int) -> None:
     connection.execute("select ingest.mark_changed('bench', 'listener_events', array[%s])", (day,))
 
 
-def build(refresh: Refresh, *, last_day_only: bool = False) -> float:
-    """Build the outcomes whole, or refresh the last day; return the model's own seconds."""
-    windows = merge_days([LAST]) if last_day_only else ()
+def build(database: Database, *arguments: str) -> float:
+    """Run the outcomes and what they need; return their own seconds."""
+    invocation = dbt.Invocation(
+        ["run", *dbt.common_arguments(), "--select", *MODELS, *arguments], None, database.environment()
+    )
     seconds = 0.0
-    for event in refresh.run(windows, models=MODELS):
-        if event["info"]["name"] == "LogModelResult" and event["data"]["node_info"]["node_name"] == MODELS[1]:
+    for event in invocation.events():
+        if event["info"]["name"] == "LogModelResult" and event["data"]["node_info"]["node_name"] == MODELS[-1]:
             seconds = event["data"]["execution_time"]
     return seconds
 
 
-def three_windows(connection: psycopg.Connection) -> dict[str, float]:
-    """Return the seconds of a sort, of one window and of the three over all requests that passed the filter."""
+def windows(connection: psycopg.Connection) -> dict[str, float]:
+    """Return the seconds of a sort and of windows over the requests that passed the filter."""
 
-    def run(*expressions: str) -> float:
+    def run(rows: str, *expressions: str) -> float:
         columns = ", ".join(f"{expression} as c{n}" for n, expression in enumerate(expressions))
-        return timed(
-            lambda: connection.execute(f"select count(c0) from (select {columns} {PASSED} offset 0) as x")
-        )
+        counts = ", ".join(f"count(c{n})" for n in range(len(expressions)))
+        query = f"select {counts} from (select {columns} {rows} offset 0) as x"
+        return statistics.median(timed(lambda: connection.execute(query)) for _ in range(3))
 
-    windows = [STANDING.format(name) for name in ("calendar_day", "rolling_first", "rolling_last")]
+    kinds = ("calendar_day", "rolling_first", "rolling_last")
     return {
-        "row_number()": run(f"row_number() {OVER}"),
-        "rolling_first": run(windows[1]),
-        "the three windows": run(*windows),
+        "row_number()": run(PASSED, f"row_number() {OVER}"),
+        "rolling_first": run(PASSED, STANDING.format("rolling_first", NEW)),
+        "- one day more": run(ONE_DAY, STANDING.format("rolling_first", KNOWN)),
+        "the three windows": run(PASSED, *(STANDING.format(kind, NEW) for kind in kinds)),
     }
+
+
+def show(name: str, seconds: float, rows: int, more: str = "") -> None:
+    """Print a line of figures."""
+    print(f"  {name:24} {seconds:8.2f} s {rows / seconds:12,.0f} rows/s   {more}", flush=True)
 
 
 def main() -> None:
@@ -151,7 +175,7 @@ def main() -> None:
     os.environ["PGOPTIONS"] = "-c synchronous_commit=off -c work_mem=512MB -c jit=off"
     with tempfile.TemporaryDirectory(prefix="earmark-bench-") as target:
         os.environ["DBT_TARGET_PATH"] = target
-        refresh = Refresh(database)
+        last_day = ("--event-time-start", str(LAST), "--event-time-end", str(LAST + timedelta(days=1)))
         made = 0
         with database.connect(autocommit=True) as connection:
             connection.execute(
@@ -159,7 +183,7 @@ def main() -> None:
             )
             connection.execute("set jit = off")
             connection.execute(REFERENCE)
-            list(refresh.run())  # views and seeds
+            list(Refresh(database).run())  # views and seeds
             for days in histories:
                 for number in range(made, days):
                     fill(connection, LAST - timedelta(days=number), per_day)
@@ -167,25 +191,20 @@ def main() -> None:
                 connection.execute("vacuum analyze raw.listener_events")
                 scan = statistics.median(timed(lambda: connection.execute(SCAN)) for _ in range(3))
                 (rows,) = connection.execute("select count(*) from raw.listener_events").fetchone() or (0,)
-                whole = build(refresh)
+                whole = build(database, "--full-refresh")
                 refreshes = []
                 for _ in range(3):
                     connection.execute(sql.SQL(LATE_ROW).format(day=sql.Literal(LAST)))
-                    refreshes.append(build(refresh, last_day_only=True))
+                    refreshes.append(build(database, *last_day))
                 day = statistics.median(refreshes)
                 print(f"\n{days} days, {rows:,} requests, {per_day:,} a day", flush=True)
-                print(f"  scan of the rows           {scan:8.2f} s   {rows / scan:12,.0f} rows/s")
-                print(
-                    f"  outcomes, whole            {whole:8.2f} s   {rows / whole:12,.0f} rows/s   {whole / scan:.1f} scans"
-                )
-                print(
-                    f"  outcomes, the last day     {day:8.2f} s   {whole / day:12.1f} times faster than the whole",
-                    flush=True,
-                )
-            (passed,) = connection.execute(f"select count(*) {PASSED}").fetchone() or (0,)
-            print(f"\n{passed:,} requests that passed the filter")
-            for name, seconds in three_windows(connection).items():
-                print(f"  {name:26} {seconds:8.2f} s   {passed / seconds:12,.0f} rows/s", flush=True)
+                show("scan of the rows", scan, rows)
+                show("outcomes, whole", whole, rows, f"{whole / scan:.1f} scans")
+                show("outcomes, the last day", day, per_day, f"{whole / day:.1f} times faster than the whole")
+                (passed,) = connection.execute(f"select count(*) {PASSED}").fetchone() or (0,)
+                print(f"  of {passed:,} that passed the filter:")
+                for name, seconds in windows(connection).items():
+                    show(name, seconds, per_day if "day more" in name else passed)
     if not options.keep:
         with server.connect(autocommit=True) as connection:
             connection.execute(drop)

@@ -6,7 +6,7 @@
     full_refresh=false,
     on_schema_change='sync_all_columns',
     pre_hook="{{ lock_and_empty_when_whole() }}",
-    post_hook="{{ note_build() }}",
+    post_hook=["analyze {{ this }}", "{{ note_build() }}"],
 ) }}
 
 with events as (

@@ -112,7 +112,8 @@ implausible_addresses as (
 ),
 
 -- The bitrate: declared, else from size and duration of the feed, else of the file that was served, else assumed. What
--- no audio or video has is an error of the feed, and no bitrate.
+-- no audio or video has is an error of the feed, and no bitrate. (`offset 0`, here and below: each step is computed
+-- once. Without it PostgreSQL puts the expressions of one step into the next, where they stand many times.)
 rated as (
     select
         filtered.*,
@@ -123,6 +124,7 @@ rated as (
             when filtered.assumed_bitrate_bps is not null then 'assumed'
         end as bitrate_basis
     from filtered
+    offset 0  -- noqa: AM09
 ),
 
 -- Threshold: the header and 60 seconds at that bitrate; the whole file where it is shorter, or no bitrate is known.
@@ -146,6 +148,7 @@ measured as (
         end as threshold_basis,
         counting.placed_bytes(rated.byte_range, rated.status, rated.bytes_sent, rated.object_bytes) as placed_bytes
     from rated
+    offset 0  -- noqa: AM09
 ),
 
 thresholds as (
@@ -160,6 +163,11 @@ thresholds as (
                     measured.file_bytes
                 )
         end as needed_bytes,
+        case
+            when measured.placed_bytes is null then measured.bytes_sent
+            when measured.byte_range like '%,%' then counting.bytes_in(measured.placed_bytes)
+            else coalesce(upper(measured.placed_bytes) - lower(measured.placed_bytes), 0)
+        end as delivered_bytes,
         case
             when measured.filtered_as is not null then measured.filtered_as
             when implausible_addresses.household_key is not null then 'implausible_volume'
@@ -186,6 +194,7 @@ candidates as (
         thresholds.bytes_sent,
         thresholds.placed_bytes,
         thresholds.needed_bytes,
+        coalesce(thresholds.delivered_bytes >= thresholds.needed_bytes, true) as suffices,
         null::counting.standing as known_first,
         null::counting.standing as known_last,
         true as is_new
@@ -204,6 +213,7 @@ candidates as (
             earlier.bytes_sent,
             earlier.placed_bytes,
             earlier.needed_bytes,
+            null as suffices,
             {{ known_standing('earlier.rolling_first') }} as known_first,
             {{ known_standing('earlier.rolling_last') }} as known_last,
             false as is_new

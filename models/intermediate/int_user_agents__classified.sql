@@ -1,6 +1,7 @@
 -- Only agents that are new to the list in effect are classified: the patterns run on distinct agents, not on rows.
 -- Building the whole starts over (the pre-hook empties the table), so that changed patterns reach every agent. dbt's
--- own full refresh would drop the table, and with it the views that stand on it. Rows of a list that is no more go.
+-- own full refresh would drop the table, and with it the views that stand on it. Rows of a list that is no more go, and
+-- statistics are taken: without them a first refresh would take each event to each agent.
 {{ config(
     materialized='incremental',
     incremental_strategy='append',
@@ -9,6 +10,7 @@
     pre_hook="{{ lock_and_empty_when_whole() }}",
     post_hook=[
         "delete from {{ this }} where agent_list not in (select agent_list from {{ ref('stg_ingest__agent_lists') }})",
+        "analyze {{ this }}",
         "{{ note_build() }}",
     ],
 ) }}

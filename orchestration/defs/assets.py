@@ -43,8 +43,9 @@ landing_files = dg.AssetSpec(
     kinds={"file"},
     owners=[OWNER],
     retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
-    description="The lists of data centres and VPNs that providers publish, in `<EARMARK_HOME>/networks`: files "
-    "that are loaded from then on are looked up in them. One that cannot be fetched stays as it was.",
+    description="The lists of data centres that providers publish, in `<EARMARK_HOME>/networks`: files that are "
+    "loaded from then on are looked up in them. One that cannot be fetched stays as it was. Lists of VPNs hold "
+    "Apple's Private Relay, behind which listeners are: `earmark networks fetch` gets them by name.",
 )
 def public_networks(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     """Fetch the public lists of networks."""

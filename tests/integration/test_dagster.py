@@ -151,16 +151,17 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
 def test_public_networks_are_fetched_and_what_fails_is_told(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "vpn.txt").write_text("5.8.16.0/24\n5.8.18.0/24\n")
-    mirrors = dict.fromkeys(PUBLIC_LISTS, f"file://{tmp_path}/none") | {"x4bnet_vpn": f"file://{tmp_path}/vpn.txt"}
+    (tmp_path / "ranges.txt").write_text("5.8.16.0/24\n5.8.18.0/24\n")
+    served = dict.fromkeys(("x4bnet_datacenter", "x4bnet_vpn"), f"file://{tmp_path}/ranges.txt")
+    mirrors = dict.fromkeys(PUBLIC_LISTS, f"file://{tmp_path}/none") | served
     monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("EARMARK_NETWORK_URLS", ",".join(f"{name}={url}" for name, url in mirrors.items()))
     result = dg.materialize([public_networks], instance=instance)
     (told,) = result.asset_materializations_for_node("landing__public_networks")
-    assert (told.metadata["ranges"].value, told.metadata["ranges/x4bnet_vpn"].value) == (2, 2)
-    assert str(told.metadata["version"].value).startswith("x4bnet_vpn@")
+    assert (told.metadata["ranges"].value, told.metadata["ranges/x4bnet_datacenter"].value) == (2, 2)
+    assert str(told.metadata["version"].value).startswith("x4bnet_datacenter@")
     assert "oracle: file://" in str(told.metadata["not_fetched"].value)
-    assert (tmp_path / "home" / "networks" / "x4bnet_vpn.csv").exists()
+    assert [path.name for path in (tmp_path / "home" / "networks").iterdir()] == ["x4bnet_datacenter.csv"]
 
 
 def test_the_graph_goes_from_files_to_marts() -> None:

@@ -97,10 +97,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
                         "delete from raw.listener_metrics where tenant_id = {tenant} and value > 3",
                         "update raw.listener_events set status = 404 where tenant_id = {tenant} and status = 206",
                         "update tenancy.tenants set counts_unknown_threshold = false where tenant_id = {tenant}",
-                        (
-                            "update tenancy.tenants set max_daily_downloads_per_address = 3"
-                            " where tenant_id = {tenant}"
-                        ),
+                        "update tenancy.tenants set discards_vpns = false, max_daily_downloads_per_address = 3",
                     ]
                 ),
                 unique=True,

@@ -88,7 +88,7 @@ def served() -> Iterator[Served]:
 
 
 def test_every_list_is_fetched_and_looked_up(served: Served, tmp_path: Path):
-    results = fetch_lists(tmp_path, served.urls)
+    results = fetch_lists(tmp_path, served.urls, list(PUBLIC_LISTS))
     assert {result.name: result.ranges for result in results} == {
         # Equal ranges are one, neighbours are joined.
         "aws": 3,
@@ -110,7 +110,7 @@ def test_every_list_is_fetched_and_looked_up(served: Served, tmp_path: Path):
     addresses = pl.Series(["3.5.141.1", "3.5.140.1", "5.8.16.7", "2600:1900:4030::1", "132.145.1.1", "198.18.0.1"])
     assert networks.kinds(addresses).to_list() == ["data_center", "vpn", "vpn", "data_center", "data_center", None]
     # The same content has the same version, whenever it is fetched.
-    fetch_lists(tmp_path, served.urls)
+    fetch_lists(tmp_path, served.urls, list(PUBLIC_LISTS))
     assert read_networks(list_files(tmp_path / "none.csv", tmp_path)).version == networks.version
 
 
@@ -143,6 +143,13 @@ def test_what_cannot_be_fetched_leaves_its_old_file(
 def test_only_the_lists_that_are_named(served: Served, tmp_path: Path):
     assert [result.name for result in fetch_lists(tmp_path, served.urls, ["oracle"])] == ["oracle"]
     assert [path.name for path in tmp_path.iterdir()] == ["oracle.csv"]
+
+
+def test_lists_of_vpns_are_fetched_only_by_name(served: Served, tmp_path: Path):
+    fetched = {result.name for result in fetch_lists(tmp_path, served.urls)}
+    assert set(PUBLIC_LISTS) - fetched == {"x4bnet_vpn", "x4bnet_vpn_ipv6"}
+    fetch_lists(tmp_path, served.urls, ["x4bnet_vpn"])
+    assert "3.5.140.0/24,vpn" in (tmp_path / "x4bnet_vpn.csv").read_text()
 
 
 def test_nothing_at_all_is_an_error(served: Served, tmp_path: Path):

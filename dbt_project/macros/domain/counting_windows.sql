@@ -4,28 +4,20 @@
     for the days after a window that was refreshed.
 -#}
 
-{#- Whether a request makes a download by itself. -#}
-{% macro suffices() -%}
-    coalesce(counting.bytes_in(placed_bytes) + {{ unplaced_bytes() }} >= needed_bytes, true)
-{%- endmacro %}
-
-{#- Bytes that were sent, but the log does not say which of the file: they are added up. -#}
-{% macro unplaced_bytes() -%}
-    case when placed_bytes is null then coalesce(bytes_sent, 0) else 0 end
-{%- endmacro %}
-
 {#- The standing after a request that is not counted anew. -#}
 {% macro known_standing(window) -%}
     row({{ window }}, {{ window }}_until, null, null)::counting.standing
 {%- endmacro %}
 
 {#-
-    The standing after each request in a window (calendar_day, rolling_first, rolling_last); `known` is a column with
-    the standings that were found before. Without a listener nothing is a duplicate.
+    The standing after each request in a window (calendar_day, rolling_first, rolling_last); `suffices` is whether the
+    request makes a download by itself, `known` a column with the standings that were found before. Bytes of which the
+    log does not say where they lie are added up. Without a listener nothing is a duplicate.
 -#}
 {% macro standing(window, known='null') -%}
     counting.standing(
-        '{{ window }}', occurred_at, {{ suffices() }}, placed_bytes, {{ unplaced_bytes() }}, needed_bytes, {{ known }}
+        '{{ window }}', occurred_at, suffices, placed_bytes, case when placed_bytes is null then bytes_sent end,
+        needed_bytes, {{ known }}
     ) over (
         partition by tenant_id, coalesce(listener_key, uuid_send(event_id)), episode_key order by occurred_at, event_id
     )
@@ -107,6 +99,9 @@
                 with requests as (
                     select
                         *,
+                        coalesce(
+                            coalesce(counting.bytes_in(placed_bytes), bytes_sent) >= needed_bytes, true
+                        ) as suffices,
                         case when occurred_at < %1$L then {{ known_standing('rolling_first') }} end as known_first,
                         case when occurred_at < %1$L then {{ known_standing('rolling_last') }} end as known_last
                     from {{ this }}

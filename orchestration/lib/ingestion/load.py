@@ -532,6 +532,9 @@ class _Load:
             first = min((at for at in (first, staged.first) if at is not None), default=None)
             last = max((at for at in (last, staged.last) if at is not None), default=None)
         loaded = tally.straight + inserted
+        if loaded and dataset.time is None:
+            # A refresh that comes before autovacuum would take every event to every episode.
+            self._connection.execute(sql.SQL("analyze {}").format(sql.Identifier("raw", dataset.table)))
         changed = self._days_to_mark(tally, days) if loaded else {}
         for name, its_days in sorted(changed.items()):
             self._connection.execute(

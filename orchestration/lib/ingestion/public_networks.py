@@ -32,12 +32,16 @@ class FetchError(LoadError):
 
 @dataclass(frozen=True, slots=True)
 class PublicList:
-    """A published list: where it is, how its ranges are found in it, and what they are used for."""
+    """A published list: where it is, how its ranges are found in it, and what they are used for.
+
+    ``by_default``: it is fetched without being named.
+    """
 
     operator: str
     kind: str
     url: str
     ranges: Callable[[bytes], Iterator[str]]
+    by_default: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +90,18 @@ PUBLIC_LISTS: Final[dict[str, PublicList]] = {
     ),
     "x4bnet_datacenter": PublicList("", _DATA_CENTER, f"{_X4B}/datacenter/ipv4.txt", _first_fields),
     "x4bnet_datacenter_ipv6": PublicList("", _DATA_CENTER, f"{_X4B}/datacenter/ipv6.txt", _first_fields),
-    "x4bnet_vpn": PublicList("", _VPN, f"{_X4B}/vpn/ipv4.txt", _first_fields),
-    "x4bnet_vpn_ipv6": PublicList("", _VPN, f"{_X4B}/vpn/ipv6.txt", _first_fields),
+    # Holds Apple's Private Relay, behind which listeners are: only whoever names it gets it.
+    "x4bnet_vpn": PublicList("", _VPN, f"{_X4B}/vpn/ipv4.txt", _first_fields, by_default=False),
+    "x4bnet_vpn_ipv6": PublicList("", _VPN, f"{_X4B}/vpn/ipv6.txt", _first_fields, by_default=False),
 }
 
 
 def fetch_lists(
     folder: Path, urls: Mapping[str, str] | None = None, names: Sequence[str] | None = None
 ) -> list[Fetched]:
-    """Fetch the public lists (or ``names``) into a folder; ``urls`` says for some where else they are.
+    """Fetch the lists of ``names`` (or all that are fetched by default) into a folder.
+
+    ``urls`` says for some where else they are.
 
     One that cannot be fetched leaves its file as it was. A file is replaced at once, never half.
 
@@ -107,8 +114,9 @@ def fetch_lists(
     if unknown:
         raise FetchError(f"there is no list {', '.join(unknown)}: the lists are {', '.join(PUBLIC_LISTS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = {name: PUBLIC_LISTS[name] for name in names or PUBLIC_LISTS}
-    results = [_fetch(folder, name, item, urls.get(name, item.url)) for name, item in chosen.items()]
+    chosen = names or [name for name, item in PUBLIC_LISTS.items() if item.by_default]
+    lists = {name: PUBLIC_LISTS[name] for name in chosen}
+    results = [_fetch(folder, name, item, urls.get(name, item.url)) for name, item in lists.items()]
     if all(result.failed for result in results):
         raise FetchError("no list could be fetched: " + "; ".join(str(result.failed) for result in results))
     return results
