@@ -43,8 +43,8 @@ AGENTS = ("Overcast/3.0 (+http://overcast.fm/; iOS podcast app)", "Googlebot/2.1
 REFERENCE = {
     "podcasts": "podcast_id,title\np,Show\n",
     "sponsors": "sponsor_id,name\ns,Sponsor\n",
-    "episodes": "episode_id,podcast_id,enclosure_url\n"
-    + "".join(f"e{i},p,https://cdn.example.com/e{i}.mp3\n" for i in range(3)),
+    "episodes": "episode_id,podcast_id,guid,enclosure_url\n"
+    + "".join(f"e{i},p,g{i},https://cdn.example.com/e{i}.mp3\n" for i in range(3)),
     "campaigns": "campaign_id,sponsor_id,name,starts_at,ends_at,lookback_days\n"
     "c0,s,A,2026-01-01,2026-02-01,3\nc1,s,B,2026-01-01,2026-02-01,30\n",
     "ad_units": "ad_unit_id,campaign_id,episode_id,position,delivery\n"
@@ -81,6 +81,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
         responses = [_response(random_) for _ in range(draw(st.integers(5, 40)))]
         steps += _files(random_, tenant, "listener_events", requests)
         steps += _files(random_, tenant, "attribution_events", responses)
+        steps += _files(random_, tenant, "listener_metrics", _figures(random_))
         steps += [Step(tenant, name, text) for name, text in LATER_REFERENCE.items()]
         steps += [Step(tenant, statement=_insert(random_)) for _ in range(draw(st.integers(1, 4)))]
     deletions = [
@@ -93,6 +94,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
                         "delete from raw.listener_events where tenant_id = {tenant} and country_code = 'DE'",
                         "delete from raw.listener_events where tenant_id = {tenant} and bytes_sent < 200000",
                         "delete from raw.attribution_events where tenant_id = {tenant} and value > 80",
+                        "delete from raw.listener_metrics where tenant_id = {tenant} and value > 3",
                         "update raw.listener_events set status = 404 where tenant_id = {tenant} and status = 206",
                         "update tenancy.tenants set counts_unknown_threshold = false where tenant_id = {tenant}",
                         "update tenancy.tenants set discards_vpns = false, max_daily_downloads_per_address = 3",
@@ -113,16 +115,20 @@ def _time(random_: random.Random) -> str:
 
 def _request(random_: random.Random) -> str:
     episode = f"e{random_.choice([0, 0, 1, 2, 9])}"
-    is_ad = random_.random() < 0.15
+    kind = random_.choices(["request", "ad_impression", "play", "download"], [70, 15, 10, 15])[0]
+    is_play = kind == "play"
     agent = random_.choice([*AGENTS, *AGENTS[:1] * 4])
     first_byte = random_.randrange(0, 600_000)
     return ",".join(
         [
             str(uuid.UUID(int=random_.getrandbits(128))),
             _time(random_),
-            "ad_impression" if is_ad else "request",
+            kind,
+            random_.choice(["op3", "host"]) if kind == "download" else "",
             f"https://cdn.example.com/{episode}.mp3",
-            "a2" if is_ad else "",
+            "a2" if is_play or kind == "ad_impression" else "",
+            f"play{random_.randrange(20)}" if is_play else "",
+            random_.choice(["0", "25", "50", "75", "100"]) if is_play else "",
             random_.choice(["GET", "GET", "GET", "HEAD"]),
             random_.choice(["200", "206", "404"]),
             random_.choice(["", str(random_.randrange(1, 10**6))]),
@@ -150,10 +156,21 @@ def _response(random_: random.Random) -> str:
     )
 
 
+def _figures(random_: random.Random) -> list[str]:
+    """Return what a host reports: by id and by guid, of some episodes and days; one figure for each."""
+    return [
+        f"{name},{FIRST_DAY + timedelta(days=day):%Y-%m-%d},downloads,{random_.randrange(6)},host"
+        for name in ("e0", "e1", "g1", "g2", "nowhere")
+        for day in range(12)
+        if random_.random() < 0.5
+    ]
+
+
 _HEADS = {
-    "listener_events": "event_id,occurred_at,event_type,url,ad_unit_id,method,status,bytes_sent,byte_range,ip,"
-    "user_agent,country_code",
+    "listener_events": "event_id,occurred_at,event_type,source,url,ad_unit_id,play_id,quartile,method,status,"
+    "bytes_sent,byte_range,ip,user_agent,country_code",
     "attribution_events": "event_id,occurred_at,action,type,ip,order_number,value,currency,discount_code",
+    "listener_metrics": "episode_id,metric_date,metric_name,value,source",
 }
 
 
@@ -258,6 +275,7 @@ def _try_histories(
         for table, rows in results[0].items():
             assert results[1][table] == rows, f"{engines}: {table} differs"
         assert results[0]["marts.fct_downloads"], "a history without a download shows nothing"
+        assert results[0]["intermediate.int_downloads__rule_effects"], "nor one that agrees with everybody"
 
     try_one()
 

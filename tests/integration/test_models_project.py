@@ -1,6 +1,7 @@
 """The dbt project as a whole: what its manifest promises, and its macros on literal values."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,23 @@ def test_every_model_says_its_grain_and_every_column_of_a_mart_what_it_is(
         assert node["description"].startswith("One row "), node["name"]
         if node["schema"] == "marts":
             assert [name for name, column in node["columns"].items() if not column["description"]] == []
+
+
+def test_explanations_know_every_rule_in_the_order_of_the_chain(
+    models: Mapping[str, Mapping[str, Any]], target: Path
+) -> None:
+    nodes = json.loads((target / "manifest.json").read_text())["nodes"].values()
+    allowed = {
+        node["attached_node"].split(".")[-1] + "." + node["column_name"]: node["test_metadata"]["kwargs"]["values"]
+        for node in nodes
+        if node["resource_type"] == "test" and (node.get("test_metadata") or {}).get("name") == "accepted_values"
+    }
+    chain = [rule for rule in allowed["int_requests__outcomes.outcome"] if rule != "counted"]
+    windows = ["window:calendar_day", "window:rolling_first", "window:rolling_last"]
+    assert allowed["int_downloads__rule_effects.rule"] == chain + windows
+    ranked = re.search(r"array\[(.*?)\]", models["model.earmark.rpt_reconciliation_daily"]["raw_code"], re.DOTALL)
+    assert ranked is not None
+    assert re.findall(r"'(.*?)'", ranked[1]) == chain + windows
 
 
 @pytest.fixture

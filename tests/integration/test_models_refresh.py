@@ -19,6 +19,8 @@ Dbt = Any  # the class of conftest.py, which tests cannot import
 TABLES = {
     "intermediate.int_user_agents__classified": None,
     "intermediate.int_requests__outcomes": "occurred_at",
+    "intermediate.int_downloads__compared": "day",
+    "intermediate.int_downloads__rule_effects": "day",
     "marts.fct_downloads": "occurred_at",
     "marts.fct_ad_impressions": "occurred_at",
     "marts.fct_conversions": "occurred_at",
@@ -143,6 +145,18 @@ def add_response(
     )
 
 
+def add_figure(warehouse: psycopg.Connection, day: int, downloads: int, *, tenant: str = "acme") -> None:
+    """Write what a host reports of episode e1."""
+    warehouse.execute("select timeseries.ensure_chunks('raw.listener_metrics', %s, %s)", (at(day, 0), at(31, 23)))
+    warehouse.execute(
+        """
+        insert into raw.listener_metrics (tenant_id, episode_id, metric_date, metric_name, value, source, load_id)
+        values (%s, 'e1', %s, 'downloads', %s, 'host', 1)
+        """,
+        (tenant, date(2026, 1, day), downloads),
+    )
+
+
 def add_history(warehouse: psycopg.Connection) -> None:
     for day in range(1, 13):
         for tenant in ("acme", "beta"):
@@ -150,7 +164,8 @@ def add_history(warehouse: psycopg.Connection) -> None:
                 add_request(warehouse, at(day, 8, day), tenant=tenant, household=household)
                 add_request(warehouse, at(day, 9, day), tenant=tenant, household=household, episode="e2")
             add_request(warehouse, at(day, 10), tenant=tenant, agent="Googlebot/2.1")
-            add_request(warehouse, at(day, 11), tenant=tenant, status=404)
+            add_request(warehouse, at(day, 11), tenant=tenant, status=404, household="h404")
+            add_figure(warehouse, day, 4, tenant=tenant)
             add_response(warehouse, at(day, 20), tenant=tenant, household=f"h{day - 1}")
             add_response(warehouse, at(day, 21), tenant=tenant, order=f"o{day // 2}", value=day)
             add_response(warehouse, at(day, 22), tenant=tenant, household="nobody")
@@ -209,7 +224,14 @@ def test_a_refresh_of_the_changed_days_equals_a_rebuild(dbt: Dbt, warehouse: psy
 
 def test_a_first_build_by_window_builds_the_whole(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
-    dbt.build("--select", "+rpt_campaigns", "+rpt_episode_daily", "+rollups", windows=[window(2, 2)])
+    dbt.build(
+        "--select",
+        "+rpt_campaigns",
+        "+rpt_episode_daily",
+        "+rpt_reconciliation",
+        "+rollups",
+        windows=[window(2, 2)],
+    )
     first = contents(warehouse)
     dbt.build()
     assert contents(warehouse) == first

@@ -153,3 +153,54 @@ def test_the_hits_of_one_show_are_seven_downloads(address: Database, shared_data
             "select count(*) from marts.fct_downloads where episode_key like '%serve.podhome.fm%'"
         ).fetchone()
     assert row == (7,)
+
+
+def test_a_hosts_figures_are_explained_by_the_rules_it_lacks(
+    address: Database, shared_data: Path, tmp_path: Path
+) -> None:
+    """The hits of one show against a made-up host that counts HEAD requests, and each request of a listener."""
+    folder = "https://serve.podhome.fm/episode/99cfd30f-e40c-426a-3557-08dc4ea63bb0"
+    files = {
+        "heads": "63851340872787683054574074-0a1f-4951-8f2a-9084678c6604v1",
+        "requests": "638495254771093692991414d9-8840-4c2e-bdd2-aa4a70486b23v1",
+        "same": "6385073280234160488c23a72a-d2f2-49e8-a460-df0535340d29v1",
+    }
+    episodes, figures = tmp_path / "episodes.csv", tmp_path / "host.csv"
+    episodes.write_text(
+        "episode_id,podcast_id,guid,enclosure_url\n"
+        + "".join(f"{name},rweekly,guid of {name},{folder}/{file}.mp3\n" for name, file in files.items())
+    )
+    figures.write_text(
+        "episode_id,metric_date,metric_name,value\n"
+        "guid of heads,2024-05-25,downloads,6\n"
+        "guid of requests,2024-05-25,downloads,5\n"
+        "guid of same,2024-05-25,downloads,2\n"
+        "guid of heads,2024-05-24,downloads,40\n"
+    )
+    with address.connect() as connection:
+        connection.execute("insert into tenancy.tenants values ('show', 'Show')")
+        connection.commit()
+        for path, dataset, source in (
+            (episodes, "episodes", None),
+            (shared_data / "logs" / "op3_hits" / "op3_hits.csv", None, None),
+            (figures, "listener_metrics", "podhome"),
+        ):
+            load_path(connection, str(path), key=KEY, tenant_id="show", dataset=dataset, source=source)
+    for _ in Refresh(address).run():
+        pass
+    with address.connect() as connection:
+        days = connection.execute(
+            "select episode_key, day::text, theirs, ours, is_flagged, explained_by, explained"
+            " from marts.rpt_reconciliation_daily order by 2, 1"
+        ).fetchall()
+        months = connection.execute(
+            "select source, month::text, theirs, ours, share_flagged, explained_by, explained"
+            " from marts.rpt_reconciliation"
+        ).fetchall()
+    assert days == [
+        ("heads", "2024-05-24", 40, 0, True, None, None),  # the hits are of one day
+        ("heads", "2024-05-25", 6, 3, True, "not_get", 3),
+        ("requests", "2024-05-25", 5, 1, True, "duplicate", 4),
+        ("same", "2024-05-25", 2, 2, False, None, None),
+    ]
+    assert months == [("podhome", "2024-05-01", 53, 6, 0.75, "duplicate", 4)]
