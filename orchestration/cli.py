@@ -747,7 +747,8 @@ def tenant_safe_address(
     tenant_id: Annotated[str, typer.Argument(metavar="TENANT", help="Its id.")],
     address: Annotated[str, typer.Argument(help="The address, such as 192.0.2.1; only its hash is stored.")],
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The UTC day it expires; it is safe on the days before.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The UTC day it expires; it is safe on the days before."),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Who the people behind it are.")] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take it back.")] = False,

@@ -354,7 +354,8 @@ def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.C
         ),
         (
             (
-                "drop view marts.rpt_episode_daily cascade; drop table marts.fct_downloads cascade;"
+                "drop view marts.rpt_episode_daily, marts.rpt_consumers, marts.rpt_ad_delivery_daily;"
+                " drop table marts.fct_downloads cascade;"
                 " delete from timeseries.hypertables where table_name = 'fct_downloads';"
                 " create table marts.fct_downloads (occurred_at timestamptz)"
             ),
