@@ -432,7 +432,7 @@ def relation_id(warehouse: psycopg.Connection, relation: str) -> int:
 @pytest.mark.parametrize(
     ("mode", "columns", "old", "new"),
     [
-        ("append_new_columns", {"bytes_sent", "more"}, None, 1),
+        ("append_new_columns", {"region_code", "more"}, None, 1),
         ("sync_all_columns", {"more"}, None, 1),
     ],
 )
@@ -454,7 +454,7 @@ def test_columns_follow_the_sql_where_the_model_says_so(
         "select to_jsonb(t) from intermediate.int_requests__outcomes as t order by occurred_at"
     )
     first, second = (row[0] for row in rows)
-    assert {"bytes_sent", "more"} & set(first) == columns
+    assert {"region_code", "more"} & set(first) == columns
     assert (first["more"], second["more"]) == (old, new)
 
 
@@ -464,19 +464,19 @@ def test_new_columns_are_ignored_or_refused_as_the_model_says(
     add_request(warehouse, at(1))
     dbt.build()
     add_request(warehouse, at(1, 13), household="h2")
-    change_outcomes(dbt, monkeypatch, "ignore", "ranked.bytes_sent,\n        1 as more")
+    change_outcomes(dbt, monkeypatch, "ignore", "thresholds.region_code,\n        1 as more")
     dbt.build("--select", "int_requests__outcomes", windows=[window(1, 1)])
     assert contents_count(warehouse, "intermediate.int_requests__outcomes") == 2
     change_outcomes(dbt, monkeypatch, "ignore", "1 as bytes")
     refused = dbt("run", "--select", "int_requests__outcomes", windows=[window(1, 1)])
     assert "New: more." not in dbt.messages(refused)
-    assert "Gone: bytes_sent." in dbt.messages(refused)
+    assert "Gone: region_code." in dbt.messages(refused)
 
 
 def change_outcomes(dbt: Dbt, patch: pytest.MonkeyPatch, mode: str, last_column: str) -> None:
-    """Put another column in the place of the last one, bytes_sent, and say what becomes of the table."""
+    """Put another column in the place of the last one, region_code, and say what becomes of the table."""
     node = dbt.manifest.nodes["model.earmark.int_requests__outcomes"]
-    last = re.compile(r"(ranked\.region_code,\n).*?(\n    from ranked\n)", re.DOTALL)
+    last = re.compile(r"(thresholds\.country_code,\n).*?(\n    from thresholds\n    left join standings\n)", re.DOTALL)
     patch.setattr(node, "raw_code", last.sub(rf"\g<1>        {last_column}\g<2>", node.raw_code))
     patch.setattr(node.config, "on_schema_change", mode)
     patch.setitem(node.unrendered_config, "on_schema_change", mode)
