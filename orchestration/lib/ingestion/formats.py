@@ -208,7 +208,7 @@ def read_head(path: Path, name: str) -> Head:
         return head
     separator = max((",", "\t", ";"), key=lines[0].count)
     columns = _fields(lines[0], separator, strict=False) or [lines[0]]
-    return Head(name, Format.DELIMITED, text, tuple(column.strip() for column in columns), separator)
+    return Head(name, Format.DELIMITED, text, tuple((column or "").strip() for column in columns), separator)
 
 
 def _json_head(name: str, text: bytes) -> Head:
@@ -599,12 +599,14 @@ def _bulk_block(lines: _Lines, columns: tuple[str, ...], separator: str) -> Bloc
     """Parse a block in one go; None where it holds anything but one whole record a line.
 
     polars fails on a row that is too long, and fills one that is too short with nulls: so none may end with one.
-    A quote in an odd place fails or joins lines, which the count of rows shows.
+    A quote in an odd place fails or joins lines, which the count of rows shows; but two of them are read as one.
     """
     data = lines.data
     if not data:
         return None
     count = data.count(b"\n") + (not data.endswith(b"\n"))
+    if b'""' in data and _whole_records(data, separator) != count:
+        return None
     rows = _parse_delimited(data, count, columns, separator)
     if rows is None or rows[columns[-1]].null_count():
         return None
@@ -621,11 +623,20 @@ def _bulk_block(lines: _Lines, columns: tuple[str, ...], separator: str) -> Bloc
     return Block(rows, [], original, text_is_sound=lines.longest <= MAX_TEXT // 8)
 
 
+def _whole_records(data: bytes, separator: str) -> int:
+    """Count the lines whose quotes, if any, stand around whole fields or doubled within them."""
+    plain = re.escape(separator) + r'"\r\n'
+    field = rf'(?:"(?:[^"\r\n]|"")*"|[^{plain}]*)'
+    record = rf"(?m)^{field}(?:{re.escape(separator)}{field})*\r?$"
+    text = data.decode("utf-8", "replace").removesuffix("\n")
+    return int(pl.Series([text]).str.count_matches(record)[0])
+
+
 def _header(text: str, head: Head) -> tuple[str, ...]:
     names = _fields(text, head.separator, strict=False)
     if names is None:
         raise DamagedFileError(f"{head.name}: a quote is opened in the header and not closed")
-    columns = tuple(name.strip() for name in names)
+    columns = tuple((name or "").strip() for name in names)
     columns = tuple(_own_name(name) or f"column_{at}" for at, name in enumerate(columns, 1))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
@@ -680,7 +691,7 @@ def _parse_delimited(data: bytes, count: int, columns: tuple[str, ...], separato
     return rows if rows.height == count else None
 
 
-_Record = tuple[int, str, list[str]]
+_Record = tuple[int, str, list[str | None]]
 
 
 def _records(
@@ -720,7 +731,9 @@ def _records(
     return records, rejects, used, len(texts)
 
 
-def _join(texts: list[str], numbers: list[int], at: int, separator: str) -> tuple[str, list[str] | None, int]:
+def _join(
+    texts: list[str], numbers: list[int], at: int, separator: str
+) -> tuple[str, list[str | None] | None, int]:
     """Join lines from ``at`` on until they are a record: its text, its fields or None, the line after it."""
     size = 0
     end = at
@@ -742,13 +755,13 @@ def _join(texts: list[str], numbers: list[int], at: int, separator: str) -> tupl
     return "\n".join(pieces), None, len(texts) if exhausted else at + 1
 
 
-def _fields(text: str, separator: str, *, strict: bool) -> list[str] | None:
+def _fields(text: str, separator: str, *, strict: bool) -> list[str | None] | None:
     """Split a record into its fields; None where a quoted field is not closed.
 
     Quotes in other places are literal. Where ``strict``, text after a closing quote makes it
     no record: an empty list.
     """
-    fields = []
+    fields: list[str | None] = []
     at = 0
     while True:
         if text.startswith('"', at):
@@ -769,7 +782,7 @@ def _fields(text: str, separator: str, *, strict: bool) -> list[str] | None:
         else:
             after = text.find(separator, at)
             after = len(text) if after < 0 else after
-            fields.append(text[at:after])
+            fields.append(text[at:after] or None)  # as polars reads it
         if after >= len(text):
             return fields
         at = after + 1
