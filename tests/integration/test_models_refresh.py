@@ -476,7 +476,9 @@ def test_new_columns_are_ignored_or_refused_as_the_model_says(
 def change_outcomes(dbt: Dbt, patch: pytest.MonkeyPatch, mode: str, last_column: str) -> None:
     """Put another column in the place of the last one, region_code, and say what becomes of the table."""
     node = dbt.manifest.nodes["model.earmark.int_requests__outcomes"]
-    last = re.compile(r"(thresholds\.country_code,\n).*?(\n    from thresholds\n    left join standings\n)", re.DOTALL)
+    last = re.compile(
+        r"(thresholds\.country_code,\n).*?(\n    from thresholds\n    left join standings\n)", re.DOTALL
+    )
     patch.setattr(node, "raw_code", last.sub(rf"\g<1>        {last_column}\g<2>", node.raw_code))
     patch.setattr(node.config, "on_schema_change", mode)
     patch.setitem(node.unrendered_config, "on_schema_change", mode)
