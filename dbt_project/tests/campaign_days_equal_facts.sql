@@ -30,7 +30,10 @@ credited as (
         (occurred_at at time zone 'UTC')::date as day,
         sum(credit) as conversions
     from {{ ref('fct_attribution_credits') }}
-    where {{ in_window('occurred_at', after_days=reach) }} and campaign_id is not null
+    where
+        {{ in_window('occurred_at', after_days=reach) }}
+        and campaign_id is not null
+        and model = '{{ var('attribution_model') }}'
     group by tenant_id, campaign_id, (occurred_at at time zone 'UTC')::date
 )
 

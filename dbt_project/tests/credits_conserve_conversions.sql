@@ -1,15 +1,19 @@
--- Under every model the credits of a conversion sum to 1 and its revenue to its value; no credit is without a
--- conversion. Credits are refreshed for as long after a window as an exposure can reach.
+-- Under every model each conversion is credited as a whole, to the last digit, zero-value ones included: its credits add
+-- up to 1 and their revenue to its value. No credit is without a conversion, and none is negative. So it is for every
+-- sum of conversions: a tenant's, a campaign's, a day's. Paths may change for as long after a window as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'fct_attribution_credits'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with conversions as (
     select
-        tenant_id,
-        conversion_id,
-        occurred_at,
-        value
-    from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at', after_days=reach) }}
+        conversions.tenant_id,
+        conversions.conversion_id,
+        conversions.occurred_at,
+        conversions.value,
+        conversions.currency,
+        models.model
+    from {{ ref('fct_conversions') }} as conversions
+    cross join {{ ref('attribution_models') }} as models
+    where {{ in_window('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
 ),
 
 credits as (
@@ -18,6 +22,8 @@ credits as (
         conversion_id,
         occurred_at,
         model,
+        min(currency) as currency,
+        min(credit) as least_credit,
         sum(credit) as credit,
         sum(revenue) as revenue
     from {{ ref('fct_attribution_credits') }}
@@ -29,14 +35,16 @@ select
     tenant_id,
     conversion_id,
     occurred_at,
-    credits.model,
+    model,
     conversions.value,
     credits.credit,
     credits.revenue
 from conversions
-full join credits using (tenant_id, conversion_id, occurred_at)
+full join credits using (tenant_id, conversion_id, occurred_at, model)
 where
     conversions.value is null
     or credits.credit is null
-    or abs(credits.credit - 1) > 0.000001
-    or abs(credits.revenue - conversions.value) > 0.000001
+    or credits.credit <> 1
+    or credits.least_credit <= 0
+    or credits.revenue <> conversions.value
+    or credits.currency is distinct from conversions.currency

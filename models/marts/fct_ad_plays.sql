@@ -6,7 +6,11 @@
     chunk_interval='7 days',
     window_before_days=1,
     window_after_days=1,
-    indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'ad_unit_id', 'occurred_at']}],
+    indexes=[
+        {'columns': ['occurred_at']},
+        {'columns': ['household_key', 'tenant_id', 'occurred_at']},
+        {'columns': ['tenant_id', 'ad_unit_id', 'occurred_at']},
+    ],
 ) }}
 
 with events as (

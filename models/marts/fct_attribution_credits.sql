@@ -1,80 +1,69 @@
--- A late exposure can change the credit of a conversion up to the longest lookback after it: hence the widening.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='28 days',
-    window_after_days=90,
     indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'campaign_id', 'occurred_at']}],
 ) }}
 
 with conversions as (
     select * from {{ ref('fct_conversions') }}
+    where {{ in_window('occurred_at') }}
 ),
 
-ad_impressions as (
-    select * from {{ ref('fct_ad_impressions') }}
+paths as (
+    select * from {{ ref('fct_attribution_paths') }}
+    where {{ in_window('occurred_at') }}
 ),
 
-campaigns as (
-    select * from {{ ref('stg_raw__campaigns') }}
+models as (
+    select * from {{ ref('attribution_models') }}
+    where method <> 'markov'
 ),
 
--- A claim holds where the claimed campaign counts the action. It is a touch at the conversion's own time, so as
--- the last touch it wins over every exposure.
-converted as (
+-- The signals that claim the order: what it shows itself, and the touches that came near enough.
+claiming as (
+    select
+        claims.tenant_id,
+        claims.conversion_id,
+        array_agg(claims.signal order by claims.signal) as signals
+    from (
+        select
+            conversions.tenant_id,
+            conversions.conversion_id,
+            unnest(string_to_array(nullif(conversions.claims, ''), ',')) as signal
+        from conversions
+        union
+        select
+            paths.tenant_id,
+            paths.conversion_id,
+            paths.signal
+        from paths
+        where paths.position is not null
+    ) as claims
+    group by claims.tenant_id, claims.conversion_id
+),
+
+in_path as (
+    select * from paths
+    where position is not null
+),
+
+credited as (
+    {{ credited('in_path', 'models', 'tenant_id, conversion_id') }}
+),
+
+-- A conversion without a path is a row of its own under every model.
+unattributed as (
     select
         conversions.*,
-        claimed.campaign_id as holding_campaign_id
+        models.model
     from conversions
-    left join campaigns as claimed
-        on
-            conversions.tenant_id = claimed.tenant_id
-            and conversions.claimed_campaign_id = claimed.campaign_id
-            and conversions.action = any(claimed.conversion_actions)
-    where {{ in_window('conversions.occurred_at') }}
-),
-
--- The last exposure of the household to a campaign that counts the action, within that campaign's lookback to the
--- second. The bound that is the same for all campaigns is no rule of its own: it keeps the search short.
-credited as (
-    select
-        converted.*,
-        last_touch.impression_id,
-        last_touch.occurred_at as exposed_at,
-        last_touch.campaign_id as exposed_campaign_id,
-        last_touch.insertion_order_id as exposed_insertion_order_id,
-        last_touch.ad_unit_id,
-        last_touch.podcast_id,
-        last_touch.episode_key
-    from converted
-    left join
-        lateral (
-            select
-                ad_impressions.impression_id,
-                ad_impressions.occurred_at,
-                ad_impressions.campaign_id,
-                ad_impressions.insertion_order_id,
-                ad_impressions.ad_unit_id,
-                ad_impressions.podcast_id,
-                ad_impressions.episode_key
-            from ad_impressions
-            inner join campaigns
-                on ad_impressions.tenant_id = campaigns.tenant_id and ad_impressions.campaign_id = campaigns.campaign_id
-            where
-                {{ in_window('ad_impressions.occurred_at', before_days=var('attribution_max_lookback_days')) }}
-                and ad_impressions.household_key = converted.household_key
-                and ad_impressions.tenant_id = converted.tenant_id
-                and ad_impressions.occurred_at <= converted.occurred_at
-                and ad_impressions.occurred_at
-                >= converted.occurred_at - make_interval(hours => 24 * {{ var('attribution_max_lookback_days') }})
-                and ad_impressions.occurred_at
-                >= converted.occurred_at - make_interval(secs => 86400 * campaigns.lookback_days)
-                and converted.action = any(campaigns.conversion_actions)
-                and (converted.sponsor_id is null or converted.sponsor_id = campaigns.sponsor_id)
-            order by ad_impressions.occurred_at desc, ad_impressions.impression_id asc
-            limit 1
-        ) as last_touch
-        on converted.holding_campaign_id is null
+    cross join models
+    where not exists (
+        select 1
+        from in_path
+        where conversions.tenant_id = in_path.tenant_id and conversions.conversion_id = in_path.conversion_id
+    )
 ),
 
 credits as (
@@ -82,39 +71,72 @@ credits as (
         credited.tenant_id,
         credited.conversion_id,
         credited.occurred_at,
-        'last_touch' as model,
-        coalesce(credited.holding_campaign_id, credited.exposed_campaign_id) as campaign_id,
-        case
-            when credited.holding_campaign_id is not null then credited.claim_type
-            when credited.impression_id is not null then 'household'
-            else 'unattributed'
-        end as match_type,
-        case
-            when credited.holding_campaign_id is not null then credited.conversion_id
-            else credited.impression_id
-        end as touch_id,
-        case
-            when credited.holding_campaign_id is not null then credited.occurred_at
-            else credited.exposed_at
-        end as touch_at,
-        case
-            when credited.holding_campaign_id is not null then 0
-            else extract(epoch from credited.occurred_at - credited.exposed_at)::double precision
-        end as age_seconds,
-        case
-            when credited.holding_campaign_id is not null then credited.claimed_insertion_order_id
-            else credited.exposed_insertion_order_id
-        end as insertion_order_id,
+        credited.model,
+        credited.touch_id,
+        credited.touch_type,
+        credited.touch_at,
+        credited.age_seconds,
+        credited.window_seconds,
+        credited.position,
+        credited.touches,
+        credited.channel,
+        credited.campaign_id,
+        credited.insertion_order_id,
         credited.ad_unit_id,
         credited.podcast_id,
         credited.episode_key,
         credited.sponsor_id,
-        credited.action,
-        credited.is_new_customer,
-        1::numeric as credit,
-        credited.value as revenue,
-        credited.currency
+        credited.match_type,
+        credited.evidence,
+        array_to_string(array_remove(claiming.signals, credited.signal), ',') as other_signals,
+        conversions.action,
+        conversions.is_new_customer,
+        trim_scale(credited.credited_to - credited.credited_from) as credit,
+        trim_scale(
+            round(conversions.value * credited.credited_to, 12) - round(conversions.value * credited.credited_from, 12)
+        ) as revenue,
+        conversions.currency
     from credited
+    inner join conversions
+        on credited.tenant_id = conversions.tenant_id and credited.conversion_id = conversions.conversion_id
+    inner join claiming
+        on credited.tenant_id = claiming.tenant_id and credited.conversion_id = claiming.conversion_id
+
+    union all
+
+    select
+        unattributed.tenant_id,
+        unattributed.conversion_id,
+        unattributed.occurred_at,
+        unattributed.model,
+        null as touch_id,
+        null as touch_type,
+        null as touch_at,
+        null as age_seconds,
+        null as window_seconds,
+        null as position,
+        null as touches,
+        null as channel,
+        null as campaign_id,
+        null as insertion_order_id,
+        null as ad_unit_id,
+        null as podcast_id,
+        null as episode_key,
+        unattributed.sponsor_id,
+        'unattributed' as match_type,
+        case
+            when
+                num_nonnulls(unattributed.household_key, unattributed.cookie_id, unattributed.hashed_email) = 0
+                then 'no_identity'
+            else 'no_touch'
+        end as evidence,
+        '' as other_signals,
+        unattributed.action,
+        unattributed.is_new_customer,
+        1 as credit,
+        unattributed.value as revenue,
+        unattributed.currency
+    from unattributed
 )
 
 select * from credits

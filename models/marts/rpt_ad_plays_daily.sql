@@ -1,10 +1,7 @@
--- Refreshes as much around a window as fct_ad_plays does.
 {{ config(
     materialized='hypertable',
     time_column='day',
     chunk_interval='84 days',
-    window_before_days=1,
-    window_after_days=1,
     indexes=[{'columns': ['tenant_id', 'ad_unit_id', 'day'], 'unique': true}],
 ) }}
 

@@ -1,9 +1,7 @@
--- Refreshes as much after a window as fct_attribution_credits does: its conversions may have been credited anew.
 {{ config(
     materialized='hypertable',
     time_column='day',
     chunk_interval='84 days',
-    window_after_days=90,
     indexes=[{'columns': ['tenant_id', 'campaign_id', 'day'], 'unique': true}],
 ) }}
 
@@ -67,7 +65,7 @@ converted as (
     from credits
     inner join campaigns
         on credits.tenant_id = campaigns.tenant_id and credits.campaign_id = campaigns.campaign_id
-    where {{ in_window('credits.occurred_at') }}
+    where {{ in_window('credits.occurred_at') }} and credits.model = '{{ var('attribution_model') }}'
     group by credits.tenant_id, credits.campaign_id, (credits.occurred_at at time zone 'UTC')::date
 ),
 

@@ -38,14 +38,14 @@
         {%- set live_columns = columns_of(this) -%}
         {%- do check_live(live_columns, settings) -%}
         {%- set column_type = live_columns | selectattr('name', 'equalto', settings.time_column) | map(attribute='type') | first -%}
-        {%- set predicate = window_predicate(
-            settings.time_column,
-            widen_windows(windows, settings.before_days, settings.after_days),
-            'date' if column_type == 'date' else 'timestamptz',
-        ) -%}
-        {%- do stage_rows(staged, sql, predicate) -%}
+        {%- set time_type = 'date' if column_type == 'date' else 'timestamptz' -%}
+        {%- set widened = widen_windows(windows, settings.before_days, settings.after_days) -%}
+        {%- do stage_rows(staged, sql, window_predicate(settings.time_column, widened, time_type)) -%}
         {%- set columns = change_columns(columns_of(staged), live_columns) -%}
-        {%- do replace_windows(target_relation, staged, columns, settings, predicate) -%}
+        {%- if widened != windows -%}
+            {%- set windows = hand_on_changes(staged, columns, settings, windows, widened, time_type) -%}
+        {%- endif -%}
+        {%- do replace_windows(target_relation, staged, columns, settings, window_predicate(settings.time_column, windows, time_type)) -%}
     {%- endif -%}
     {%- do set_lifecycle(settings) -%}
     {%- call statement('end_build') -%}
@@ -121,6 +121,40 @@
     {%- call statement('analyze') -%}
         analyze {{ relation }}
     {%- endcall -%}
+{% endmacro %}
+
+{#-
+    Of a model that looks back or ahead, days around the windows may have changed too, and mostly have not. Answers the
+    windows with those days that have; the staged rows of the others are dropped. The models that read this one are
+    told of these days (ingest.widen), so that they need not be widened themselves.
+-#}
+{% macro hand_on_changes(staged, columns, settings, windows, widened, time_type) %}
+    {%- set around = (
+        window_predicate(settings.time_column, widened, time_type)
+        ~ ' and not ' ~ window_predicate(settings.time_column, windows, time_type)
+    ) -%}
+    {%- set day = settings.time_column if time_type == 'date' else '(' ~ settings.time_column ~ " at time zone 'UTC')::date" -%}
+    {%- set changed -%}
+        select distinct {{ day }} as day
+        from (
+            select {{ quoted_names(columns) }}, 1 as copies from {{ adapter.quote(staged) }} where {{ around }}
+            union all
+            select {{ quoted_names(columns) }}, -1 from {{ this }} where {{ around }}
+        ) as both_sides
+        group by {{ quoted_names(columns) }}
+        having sum(copies) <> 0
+    {%- endset -%}
+    {%- set days = [] -%}
+    {%- for row in run_query(changed) -%}{%- do days.append(row['day'].isoformat()) -%}{%- endfor -%}
+    {%- set replaced = merge_windows(windows + windows_of_days(days)) -%}
+    {%- call statement('hand_on') -%}
+        delete from {{ adapter.quote(staged) }} where not {{ window_predicate(settings.time_column, replaced, time_type) }};
+        select ingest.widen(
+            {{ windowed_readers() }}, array[{% for day in days %}'{{ day }}'{{ ', ' if not loop.last }}{% endfor %}]::date[],
+            '{{ invocation_id }}'
+        )
+    {%- endcall -%}
+    {{ return(replaced) }}
 {% endmacro %}
 
 {#- Replace the rows that the predicate describes with the staged ones. -#}

@@ -17,7 +17,8 @@
 {% endmacro %}
 
 {#-
-    The state of a model in this invocation: windows (none where it was never built), was_replaced (a table that
+    The state of a model in this invocation: windows (none where it was never built), widened (those of them that models
+    which it reads have handed on), was_replaced (a table that
     it stands on is another one now), horizon (the day before which retention has dropped rows, or none).
 -#}
 {% macro build_state(name) %}
@@ -39,6 +40,7 @@
     {%- set row = run_query(query)[0] -%}
     {{ return({
         'windows': windows_of_days(fromjson(row['days']) + fromjson(row['widened'])) if row['days'] is not none else none,
+        'widened': windows_of_days(fromjson(row['widened'])),
         'was_replaced': row['was_replaced'],
         'horizon': row['horizon'],
     }) }}
@@ -66,8 +68,7 @@
     {%- if run_query("select 1 from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
     ;
     select ingest.hand_on_widened(
-        '{{ model.name }}', '{{ invocation_id }}', {{ whole }},
-        {{ 'array[' ~ ranges | join(', ') ~ ']' if ranges else "array[daterange '(,)']" }}, {{ windowed_readers() }}
+        '{{ model.name }}', '{{ invocation_id }}', {{ whole }}, array[daterange '(,)'], {{ windowed_readers() }}
     )
     {%- endif -%}
 {% endmacro %}

@@ -202,7 +202,7 @@
         or model.config.materialized not in windowed_materializations() + ['incremental'] -%}
         {{ return(none) }}
     {%- elif given is not none -%}
-        {{ return(since(given, state.horizon)) }}
+        {{ return(merge_windows(since(given, state.horizon) + state.widened)) }}
     {%- endif -%}
     {{ return(state.windows) }}
 {% endmacro %}

@@ -1,0 +1,326 @@
+-- A late touch can change the path of a conversion up to the longest lookback after it: hence the widening. Only days
+-- whose paths really change are replaced and handed on to the models that read them.
+{{ config(
+    materialized='hypertable',
+    time_column='occurred_at',
+    chunk_interval='28 days',
+    window_after_days=var('attribution_max_lookback_days'),
+    indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'conversion_id']}, {'columns': ['touch_id']}],
+) }}
+{% set reach = var('attribution_max_lookback_days') %}
+
+with all_conversions as not materialized (
+    select * from {{ ref('fct_conversions') }}
+),
+
+responses as not materialized (
+    select * from {{ ref('int_responses__claimed') }}
+),
+
+touchpoints as not materialized (
+    select * from {{ ref('int_touchpoints') }}
+),
+
+campaigns as (
+    select
+        *,
+        86400 * lookback_days as lookback_seconds
+    from {{ ref('stg_raw__campaigns') }}
+),
+
+channels as (
+    select * from {{ ref('attribution_channels') }}
+),
+
+conversions as (
+    select * from all_conversions
+    where {{ in_window('occurred_at') }}
+),
+
+-- The households that a cookie or an e-mail address of the conversion was seen in, at the same advertiser, before it.
+-- One that was seen in very many is no person's.
+linked as (
+    select
+        seen.*,
+        count(*) over (partition by seen.tenant_id, seen.conversion_id, seen.match_type) as households
+    from (
+        select
+            conversions.tenant_id,
+            conversions.conversion_id,
+            conversions.occurred_at,
+            responses.household_key,
+            'cookie' as match_type
+        from conversions
+        inner join responses
+            on
+                conversions.cookie_id = responses.cookie_id
+                and conversions.tenant_id = responses.tenant_id
+                and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
+                and conversions.household_key is distinct from responses.household_key
+                and responses.occurred_at <= conversions.occurred_at
+                and responses.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
+
+        union
+
+        select
+            conversions.tenant_id,
+            conversions.conversion_id,
+            conversions.occurred_at,
+            responses.household_key,
+            'hashed_email' as match_type
+        from conversions
+        inner join responses
+            on
+                conversions.hashed_email = responses.hashed_email
+                and conversions.tenant_id = responses.tenant_id
+                and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
+                and conversions.household_key is distinct from responses.household_key
+                and responses.occurred_at <= conversions.occurred_at
+                and responses.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
+    ) as seen
+),
+
+households as (
+    select
+        conversions.tenant_id,
+        conversions.conversion_id,
+        conversions.occurred_at,
+        conversions.household_key,
+        'household' as match_type
+    from conversions
+    where conversions.household_key is not null
+
+    union all
+
+    select
+        linked.tenant_id,
+        linked.conversion_id,
+        linked.occurred_at,
+        linked.household_key,
+        linked.match_type
+    from linked
+    where linked.households <= {{ var('identity_max_households') }}
+),
+
+-- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
+-- and keeps each search short; a campaign's own lookback comes after.
+found as (
+    select
+        households.conversion_id,
+        households.match_type,
+        touchpoints.*
+    from households
+    inner join touchpoints
+        on
+            households.household_key = touchpoints.household_key
+            and households.tenant_id = touchpoints.tenant_id
+            and touchpoints.occurred_at <= households.occurred_at
+            and touchpoints.occurred_at >= households.occurred_at - make_interval(hours => 24 * {{ reach }})
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+
+    union all
+
+    select
+        conversions.conversion_id,
+        'cookie' as match_type,
+        touchpoints.*
+    from conversions
+    inner join touchpoints
+        on
+            conversions.cookie_id = touchpoints.cookie_id
+            and conversions.tenant_id = touchpoints.tenant_id
+            and touchpoints.occurred_at <= conversions.occurred_at
+            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+
+    union all
+
+    select
+        conversions.conversion_id,
+        'hashed_email' as match_type,
+        touchpoints.*
+    from conversions
+    inner join touchpoints
+        on
+            conversions.hashed_email = touchpoints.hashed_email
+            and conversions.tenant_id = touchpoints.tenant_id
+            and touchpoints.occurred_at <= conversions.occurred_at
+            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+
+    union all
+
+    -- What the conversion itself shows: its order, by code, URL, answer or name.
+    select
+        conversions.conversion_id,
+        'order' as match_type,
+        conversions.tenant_id,
+        conversions.conversion_id as touch_id,
+        conversions.occurred_at,
+        conversions.claim_type as touch_type,
+        conversions.claim_type as signal,
+        conversions.signal as evidence,
+        conversions.claimed_campaign_id as campaign_id,
+        conversions.claimed_insertion_order_id as insertion_order_id,
+        null as ad_unit_id,
+        null as podcast_id,
+        null as episode_key,
+        conversions.household_key,
+        conversions.listener_key,
+        conversions.cookie_id,
+        conversions.hashed_email
+    from conversions
+    where conversions.claimed_campaign_id is not null
+),
+
+-- The conversion before, of the same household at the same advertiser.
+{% if var('attribution_cut_at_conversion') -%}
+cuts as (
+    select
+        conversions.tenant_id,
+        conversions.conversion_id,
+        max(earlier.occurred_at) as cut_at
+    from conversions
+    inner join all_conversions as earlier
+        on
+            conversions.household_key = earlier.household_key
+            and conversions.tenant_id = earlier.tenant_id
+            and coalesce(conversions.sponsor_id, '') = coalesce(earlier.sponsor_id, '')
+            and earlier.occurred_at < conversions.occurred_at
+            and earlier.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+    where {{ in_window('earlier.occurred_at', before_days=reach) }}
+    group by conversions.tenant_id, conversions.conversion_id
+),
+{%- else -%}
+cuts as (
+    select
+        null::text as tenant_id,
+        null::uuid as conversion_id,
+        null::timestamptz as cut_at
+    where false
+),
+{%- endif %}
+
+-- Once each, by the strongest identity; only campaigns of the advertiser that count the action.
+matched as (
+    select distinct on (found.tenant_id, found.conversion_id, found.touch_id)
+        found.tenant_id,
+        found.conversion_id,
+        conversions.occurred_at,
+        found.touch_id,
+        found.touch_type,
+        found.signal,
+        found.occurred_at as touch_at,
+        extract(epoch from conversions.occurred_at - found.occurred_at)::double precision as age_seconds,
+        found.campaign_id,
+        found.insertion_order_id,
+        found.ad_unit_id,
+        found.podcast_id,
+        found.episode_key,
+        conversions.sponsor_id,
+        campaigns.sponsor_id as campaign_sponsor_id,
+        case
+            when found.match_type <> 'order' and found.listener_key = conversions.listener_key then 'listener'
+            else found.match_type
+        end as match_type,
+        found.evidence,
+        campaigns.lookback_seconds as window_seconds,
+        cuts.cut_at
+    from found
+    inner join conversions
+        on found.tenant_id = conversions.tenant_id and found.conversion_id = conversions.conversion_id
+    inner join campaigns
+        on
+            found.tenant_id = campaigns.tenant_id
+            and found.campaign_id = campaigns.campaign_id
+            and conversions.action = any(campaigns.conversion_actions)
+    left join cuts
+        on found.tenant_id = cuts.tenant_id and found.conversion_id = cuts.conversion_id
+    where
+        (
+            conversions.sponsor_id is null
+            or conversions.sponsor_id = campaigns.sponsor_id
+            or found.match_type = 'order'
+        )
+        and found.occurred_at >= conversions.occurred_at - make_interval(
+            secs => greatest(campaigns.lookback_seconds, 86400 * {{ longest_window_days() }})
+        )
+    order by
+        found.tenant_id,
+        found.conversion_id,
+        found.touch_id,
+        array_position(array['order', 'cookie', 'hashed_email', 'household'], found.match_type)
+),
+
+channelled as (
+    select
+        matched.*,
+        {{ attribution_channel('matched') }} as channel
+    from matched
+),
+
+-- What the seed says of the touch's campaign, show and so on; to leave out is stronger.
+candidates as (
+    select
+        channelled.*,
+        coalesce(told.is_direct, false) as is_direct,
+        case
+            when told.is_excluded then 'excluded'
+            when channelled.touch_at <= channelled.cut_at and channelled.match_type <> 'order' then 'before_conversion'
+            when channelled.age_seconds > channelled.window_seconds then 'beyond_lookback'
+        end as set_aside
+    from channelled
+    left join
+        lateral (
+            select
+                bool_or(channels.treat_as = 'direct') as is_direct,
+                bool_or(channels.treat_as = 'excluded') as is_excluded
+            from channels
+            where
+                coalesce(channels.tenant_id, channelled.tenant_id) = channelled.tenant_id
+                and channels.value = case channels.dimension
+                    when 'campaign' then channelled.campaign_id
+                    when 'podcast' then channelled.podcast_id
+                    when 'episode' then channelled.episode_key
+                    when 'ad_unit' then channelled.ad_unit_id
+                    when 'sponsor' then channelled.campaign_sponsor_id
+                    when 'touch_type' then channelled.touch_type
+                end
+        ) as told
+        on true
+),
+
+positioned as (
+    {{ positioned('candidates', 'tenant_id, conversion_id') }}
+),
+
+paths as (
+    select
+        positioned.tenant_id,
+        positioned.conversion_id,
+        positioned.occurred_at,
+        positioned.touch_id,
+        positioned.touch_type,
+        positioned.signal,
+        positioned.touch_at,
+        positioned.age_seconds,
+        positioned.position,
+        positioned.touches,
+        positioned.left_out_as,
+        positioned.channel,
+        positioned.is_direct,
+        positioned.campaign_id,
+        positioned.insertion_order_id,
+        positioned.ad_unit_id,
+        positioned.podcast_id,
+        positioned.episode_key,
+        positioned.sponsor_id,
+        positioned.match_type,
+        positioned.evidence,
+        positioned.window_seconds
+    from positioned
+)
+
+select * from paths
