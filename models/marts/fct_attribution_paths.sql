@@ -106,7 +106,9 @@ households as (
 
 -- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
 -- and keeps each search short; a campaign's own lookback comes after.
-found as (
+-- Searched once: the days of a window look empty to the planner until they are analysed, and it would search anew for
+-- each conversion and campaign.
+found as materialized (
     select
         households.conversion_id,
         households.match_type,
