@@ -57,7 +57,6 @@ insert into raw.ad_units
 select 'bench', 'a-' || i, 'c-' || i % 20, 'e-' || i, 'mid', 'dai', 1
 from generate_series(0, 199) as i;
 """
-# A row hangs on its day and number alone.
 NUMBERED = """
 from generate_series({first}::bigint, {first}::bigint + {count} - 1) as n
 cross join lateral (select {kind} || {day} || ' ' || n as key) as k
@@ -88,8 +87,7 @@ select 'bench', md5(key)::uuid, at, 'purchase', 'pixel', '{{{{pixel}}}}'::text[]
 """
 FILLED = {"touch": ("marts.fct_ad_impressions", TOUCHES), "conversion": ("marts.fct_conversions", CONVERSIONS)}
 IN_PATHS: LiteralString = "marts.fct_attribution_paths where left_out_as is null"
-# A name, or with a + what stands on it.
-PARTS = {"paths": PATHS, "credits": CREDITS, "readers": CREDITS + "+"}
+PARTS = {"paths": PATHS, "credits": CREDITS, "readers": CREDITS + "+"}  # what stands on credits
 
 
 class Peak(threading.Thread):
@@ -134,7 +132,7 @@ class Bench:
         self.connection.execute(sql.SQL(insert).format(**dict(zip(names, map(sql.Literal, given), strict=True))))
 
     def count(self, rows: LiteralString) -> int:
-        """Return how many rows there are."""
+        """Return how many there are."""
         (number,) = self.connection.execute(f"select count(*) from {rows}").fetchone() or (0,)
         return int(number)
 
@@ -191,21 +189,18 @@ def refreshes(bench: Bench, options: argparse.Namespace) -> None:
     """Build all models whole, then after late touches and for a day more; print the seconds and the ratios."""
     print("\n" + " " * 20 + "".join(f"{part:42}" for part in PARTS))
     whole = bench.models("whole", "--full-refresh")
-    summary = (
-        f"{bench.count(IN_PATHS):,} touches in paths, {bench.count('marts.fct_attribution_credits'):,} credits"
-    )
+    rows = f"{bench.count(IN_PATHS):,} touches in paths, {bench.count('marts.' + CREDITS):,} credits"
     middle, few = LAST - options.days // 2 * ONE_DAY, max(1, bench.per_day["touch"] // 100)
     taken: dict[str, list[list[float]]] = {f"{few:,} late touches": [], "a day more": []}
     for turn, (name, turns) in itertools.product(range(3), taken.items()):
-        if name == "a day more":
-            day = LAST + (1 + turn) * ONE_DAY
+        day = middle if name != "a day more" else LAST + (1 + turn) * ONE_DAY
+        if day == middle:
+            bench.fill("touch", day, first=1 + bench.per_day["touch"] + turn * few, count=few)
+        else:
             bench.fill("touch", day)
             bench.fill("conversion", day)
-        else:
-            day = middle
-            bench.fill("touch", day, first=1 + bench.per_day["touch"] + turn * few, count=few)
         turns.append(bench.models(name, "--event-time-start", f"{day}", "--event-time-end", f"{day + ONE_DAY}"))
-    print(f"\n{summary}; medians, and how many times faster than the whole")
+    print(f"\n{rows}; medians, and how many times faster than the whole")
     for name, turns in taken.items():
         medians = [statistics.median(part) for part in zip(*turns, strict=True)]
         cells = (f"{part}{m:8.2f} s {w / m:7.1f}   " for part, m, w in zip(PARTS, medians, whole, strict=True))
@@ -234,20 +229,17 @@ def main() -> None:
     prepare(database, options.engine)
     os.environ["PGOPTIONS"] = f"-c synchronous_commit=off -c work_mem={options.work_mem}"
     per_day = {"touch": options.touches // options.days, "conversion": options.conversions // options.days}
-    # How much of the lookback lies in the history, for a conversion on any day of it.
     reach = min(LOOKBACK, options.days)
-    seen = reach - reach * reach / (2 * options.days)
+    seen = reach - reach * reach / (2 * options.days)  # the days of history in a lookback, on average
     households = max(1, round(per_day["touch"] * seen / TOUCHES_OF_A_CONVERSION))
-    with tempfile.TemporaryDirectory(prefix="earmark-bench-") as target:
+    print(f"{households:,} households; work_mem {options.work_mem}; {options.engine}")
+    with tempfile.TemporaryDirectory(prefix="earmark-bench-") as target, database.connect(autocommit=True) as link:
         os.environ["DBT_TARGET_PATH"] = target
-        with database.connect(autocommit=True) as connection:
-            connection.execute("set synchronous_commit = off")
-            connection.execute(REFERENCE)
-            list(Refresh(database).run())  # every model, empty
-            bench = Bench(database, connection, per_day, households)
-            print(f"{households:,} households; work_mem {options.work_mem}; {options.engine}")
-            grow(bench, options)
-            refreshes(bench, options)
+        link.execute(REFERENCE)
+        list(Refresh(database).run())  # every model, empty
+        bench = Bench(database, link, per_day, households)
+        grow(bench, options)
+        refreshes(bench, options)
     if not options.keep:
         with server.connect(autocommit=True) as connection:
             connection.execute(drop)

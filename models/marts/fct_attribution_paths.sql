@@ -135,7 +135,7 @@ found as materialized (
             and conversions.tenant_id = touchpoints.tenant_id
             and touchpoints.occurred_at <= conversions.occurred_at
             and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.cookie_id is not null
 
     union all
 
@@ -150,7 +150,7 @@ found as materialized (
             and conversions.tenant_id = touchpoints.tenant_id
             and touchpoints.occurred_at <= conversions.occurred_at
             and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.hashed_email is not null
 
     union all
 
