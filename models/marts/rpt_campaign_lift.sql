@@ -110,13 +110,12 @@ compared as (
         coalesce(control_arm.conversions, 0) as control_conversions,
         exposed.conversions / exposed.days as exposed_rate,
         control_arm.conversions / control_arm.days as control_rate,
-        coalesce(
-            least(
-                exposed.conversions, control_arm.conversions,
-                exposed.days - exposed.conversions, control_arm.days - control_arm.conversions
-            ) >= 5,
-            false
-        ) as is_normal,
+        least(
+            coalesce(exposed.conversions, 0),
+            coalesce(control_arm.conversions, 0),
+            coalesce(exposed.days - exposed.conversions, 0),
+            coalesce(control_arm.days - control_arm.conversions, 0)
+        ) >= 5 as is_normal,
         coalesce(all_conversions.conversions, 0) as sponsor_conversions,
         coalesce(all_conversions.identified, 0) as identified_conversions,
         coalesce(all_conversions.matched, 0) as matched_conversions
