@@ -26,8 +26,8 @@ with both_sides as (
         sponsor_id,
         null as campaign_id,
         currency,
-        -conversions,
-        -revenue
+        -conversions as conversions,
+        -revenue as revenue
     from {{ ref('rpt_attribution_daily') }}
     where {{ in_window('day', after_days=reach, column_type='date') }}
 
@@ -54,7 +54,7 @@ with both_sides as (
         null as sponsor_id,
         campaign_id,
         null as currency,
-        -conversions,
+        -conversions as conversions,
         0 as revenue
     from {{ ref('rpt_attribution_daily') }}
     where

@@ -3,7 +3,11 @@
 -- touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'rpt_attribution_windows_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
-with both_sides as (
+with windows as (
+    select distinct unnest(array[{{ var('attribution_windows_days') | join(', ') }}]::integer[]) as window_days
+),
+
+both_sides as (
     select
         conversions.tenant_id,
         (conversions.occurred_at at time zone 'UTC')::date as day,
@@ -15,9 +19,7 @@ with both_sides as (
         conversions.value as revenue
     from {{ ref('fct_conversions') }} as conversions
     cross join {{ ref('attribution_models') }} as models
-    cross join (
-        select distinct unnest(array[{{ var('attribution_windows_days') | join(', ') }}]::integer[]) as window_days
-    ) as windows
+    cross join windows
     where {{ in_window('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
 
     union all
@@ -29,8 +31,8 @@ with both_sides as (
         model,
         sponsor_id,
         currency,
-        -conversions,
-        -revenue
+        -conversions as conversions,
+        -revenue as revenue
     from {{ ref('rpt_attribution_windows_daily') }}
     where {{ in_window('day', after_days=reach, column_type='date') }}
 )

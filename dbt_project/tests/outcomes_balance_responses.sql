@@ -27,8 +27,8 @@ with both_sides as (
     select
         tenant_id,
         day,
-        -events,
-        -value,
+        -events as events,
+        -value as value,
         case when outcome = 'conversion' then -events else 0 end as conversions
     from {{ ref('rpt_response_outcomes_daily') }}
     where {{ in_window('day', column_type='date') }}

@@ -1,5 +1,5 @@
--- Each conversion stands in one combination of signals: a tenant's day has the conversions of the facts and their value.
--- Paths may change for as long after a window as a touch reaches.
+-- Each conversion stands in one combination of signals: a tenant's day has the conversions of the facts and their
+-- value. Paths may change for as long after a window as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'rpt_signal_overlap_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with both_sides as (
@@ -20,8 +20,8 @@ with both_sides as (
         day,
         sponsor_id,
         currency,
-        -conversions,
-        -revenue
+        -conversions as conversions,
+        -revenue as revenue
     from {{ ref('rpt_signal_overlap_daily') }}
     where {{ in_window('day', after_days=reach, column_type='date') }}
 )

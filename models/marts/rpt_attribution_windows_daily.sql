@@ -1,6 +1,6 @@
--- What would be credited if every campaign looked back as far as the window, whatever its own lookback: what a setting of
--- the window hides can be seen beside it. What a longer path displaces is no longer displaced in a shorter one, so
--- the path of each window is made anew from all touches near the conversion (fct_attribution_paths keeps them).
+-- What would be credited if every campaign looked back as far as the window, whatever its own lookback. A touch that
+-- another one displaces stands where the window leaves the other out: so the path of each window is made anew, from
+-- all touches near the conversion (fct_attribution_paths keeps them).
 {{ config(
     materialized='hypertable',
     time_column='day',
