@@ -1,6 +1,6 @@
--- Under every model each conversion is credited as a whole, to the last digit, zero-value ones included: its credits add
--- up to 1 and their revenue to its value. No credit is without a conversion, and none is negative. So it is for every
--- sum of conversions: a tenant's, a campaign's, a day's. Paths may change for as long after a window as a touch reaches.
+-- Under every model each conversion is credited as a whole, to the last digit, zero-value ones included: its credits
+-- add up to 1 and their revenue to its value. No credit is without a conversion, and none is negative. So it is for
+-- every sum of conversions: a tenant's, a day's. Paths may change for as long after a window as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'fct_attribution_credits'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with conversions as (

@@ -188,8 +188,11 @@ responses as (
         sponsored.claimed_campaign_id,
         sponsored.claimed_insertion_order_id,
         coalesce(sponsored.value < 0, false) as is_refund,
-        exists (
-            select 1
+        counted_by.campaigns > 0 as counts
+    from sponsored
+    cross join
+        lateral (
+            select count(*) as campaigns
             from campaigns
             where
                 sponsored.tenant_id = campaigns.tenant_id
@@ -199,8 +202,7 @@ responses as (
                     or sponsored.known_sponsor_id = campaigns.sponsor_id
                     or sponsored.claimed_campaign_id = campaigns.campaign_id
                 )
-        ) as counts
-    from sponsored
+        ) as counted_by
 )
 
 select * from responses

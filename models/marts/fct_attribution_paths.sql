@@ -57,8 +57,8 @@ linked as (
                 and conversions.tenant_id = responses.tenant_id
                 and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
                 and conversions.household_key is distinct from responses.household_key
-                and responses.occurred_at <= conversions.occurred_at
-                and responses.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+                and conversions.occurred_at >= responses.occurred_at
+                and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
         where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
 
         union
@@ -76,8 +76,8 @@ linked as (
                 and conversions.tenant_id = responses.tenant_id
                 and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
                 and conversions.household_key is distinct from responses.household_key
-                and responses.occurred_at <= conversions.occurred_at
-                and responses.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+                and conversions.occurred_at >= responses.occurred_at
+                and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
         where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
     ) as seen
 ),
@@ -118,8 +118,8 @@ found as materialized (
         on
             households.household_key = touchpoints.household_key
             and households.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= households.occurred_at
-            and touchpoints.occurred_at >= households.occurred_at - make_interval(hours => 24 * {{ reach }})
+            and households.occurred_at >= touchpoints.occurred_at
+            and households.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
     where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
 
     union all
@@ -133,8 +133,8 @@ found as materialized (
         on
             conversions.cookie_id = touchpoints.cookie_id
             and conversions.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= conversions.occurred_at
-            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+            and conversions.occurred_at >= touchpoints.occurred_at
+            and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
     where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.cookie_id is not null
 
     union all
@@ -148,8 +148,8 @@ found as materialized (
         on
             conversions.hashed_email = touchpoints.hashed_email
             and conversions.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= conversions.occurred_at
-            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+            and conversions.occurred_at >= touchpoints.occurred_at
+            and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
     where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.hashed_email is not null
 
     union all
@@ -177,8 +177,7 @@ found as materialized (
     where conversions.claimed_campaign_id is not null
 ),
 
--- The conversion before, of the same household at the same advertiser.
-{% if var('attribution_cut_at_conversion') -%}
+-- The conversion before, of the same household at the same advertiser, where paths are cut there.
 cuts as (
     select
         conversions.tenant_id,
@@ -190,20 +189,13 @@ cuts as (
             conversions.household_key = earlier.household_key
             and conversions.tenant_id = earlier.tenant_id
             and coalesce(conversions.sponsor_id, '') = coalesce(earlier.sponsor_id, '')
-            and earlier.occurred_at < conversions.occurred_at
-            and earlier.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('earlier.occurred_at', before_days=reach) }}
+            and conversions.occurred_at > earlier.occurred_at
+            and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= earlier.occurred_at
+    where
+        {{ in_window('earlier.occurred_at', before_days=reach) }}
+        and {{ 'true' if var('attribution_cut_at_conversion') else 'false' }}
     group by conversions.tenant_id, conversions.conversion_id
 ),
-{%- else -%}
-cuts as (
-    select
-        null::text as tenant_id,
-        null::uuid as conversion_id,
-        null::timestamptz as cut_at
-    where false
-),
-{%- endif %}
 
 -- Once each, by the strongest identity; only campaigns of the advertiser that count the action.
 matched as (

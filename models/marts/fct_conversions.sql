@@ -105,8 +105,9 @@ orders as (
         ranked.order_number,
         {{ first_known('ranked.claimed_campaign_id', 'ranked.nth_claim') }} as claimed_campaign_id,
         {{ first_known('ranked.claim_type', 'ranked.nth_claim') }} as claim_type,
-        {{ first_known('ranked.claimed_insertion_order_id', 'ranked.nth_claim', where='ranked.claim_type is not null') }}
-            as claimed_insertion_order_id,
+        {{ first_known(
+            'ranked.claimed_insertion_order_id', 'ranked.nth_claim', where='ranked.claim_type is not null'
+        ) }} as claimed_insertion_order_id,
         concat_ws(
             ',',
             case when count(ranked.named_campaign_id) > 0 then 'campaign_id' end,

@@ -34,8 +34,12 @@ def dbt(dbt_on_any_engine: Dbt) -> Dbt:
 def warehouse(any_engine: Database) -> Iterator[psycopg.Connection]:
     with any_engine.connect(autocommit=True) as opened:
         opened.execute("insert into tenancy.tenants values ('acme', 'Acme')")
-        opened.execute("insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 1)")
-        opened.execute("insert into raw.sponsors (tenant_id, sponsor_id, name, load_id) values ('acme', 's', 'S', 1)")
+        opened.execute(
+            "insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 1)"
+        )
+        opened.execute(
+            "insert into raw.sponsors (tenant_id, sponsor_id, name, load_id) values ('acme', 's', 'S', 1)"
+        )
         for campaign in ("a", "b", "silent"):
             add_campaign(opened, campaign)
         for campaign in ("a", "b"):
@@ -52,7 +56,9 @@ def warehouse(any_engine: Database) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def add_campaign(warehouse: psycopg.Connection, campaign: str, *, lookback: float = 30, currency: str = "USD") -> None:
+def add_campaign(
+    warehouse: psycopg.Connection, campaign: str, *, lookback: float = 30, currency: str = "USD"
+) -> None:
     warehouse.execute(
         "insert into raw.campaigns (tenant_id, campaign_id, sponsor_id, name, starts_at, ends_at, lookback_days,"
         " currency, load_id) values ('acme', %s, 's', %s, '2018-01-01Z', '2027-01-01Z', %s, %s, 1)",
@@ -150,12 +156,13 @@ def test_a_late_touch_credits_anew_exactly_the_conversions_whose_window_holds_it
     # The report is of last touches, which are the same; the day of the touch itself has another impression.
     assert replaced_days(seen["day"], versions(warehouse, "marts.rpt_campaign_daily", "day")) == {7}
     assert warehouse.execute(
-        "select count(distinct conversion_id), count(*) from marts.fct_attribution_paths"
-        " where touch_at = %s",
+        "select count(distinct conversion_id), count(*) from marts.fct_attribution_paths where touch_at = %s",
         (START + 7.2 * DAY,),
     ).fetchone() == (6, 6)
 
-    warehouse.execute("delete from raw.listener_events where event_id = %s or household_key = %s", (late, key("h3")))
+    warehouse.execute(
+        "delete from raw.listener_events where event_id = %s or household_key = %s", (late, key("h3"))
+    )
     refresh(dbt, *ALL)
     assert contents(warehouse) == before
     warehouse.execute("delete from raw.listener_events where household_key = %s", (key("h2"),))
@@ -194,9 +201,9 @@ def test_a_changed_lookback_credits_anew_what_it_must_and_nothing_else(
     assert {day.day for day in pending_days(warehouse)} == {(START + d * DAY).date() for d in (2, 6, 9, 20, 30)}
     refresh(dbt, *ALL)
     assert pending_days(warehouse) == []
-    changed = {table: replaced_days(seen[table], versions(warehouse, table)) for table in ATTRIBUTION}
     # Rows of days 2 and 6 say the new window; h2 never met the campaign.
-    assert changed == dict.fromkeys(ATTRIBUTION, {2, 6, 9, 20})
+    for table in ATTRIBUTION:
+        assert replaced_days(seen[table], versions(warehouse, table)) == {2, 6, 9, 20}
     assert versions(warehouse, "marts.fct_ad_impressions") == impressions
     assert versions(warehouse, "marts.fct_conversions") == conversions
     assert credit(warehouse, "linear") == {"a": (1, 10), "b": (3, 30)}
@@ -253,7 +260,8 @@ def test_what_is_odd_has_its_place(dbt: Dbt, warehouse: psycopg.Connection) -> N
     assert warehouse.execute(path, (order,)).fetchone() == (["a", "a > b", "a"],)
     assert warehouse.execute(path, (foreign,)).fetchone() == (["a", "a > b", "a", "a", "euro"],)
     assert warehouse.execute(
-        "select match_type, evidence from marts.fct_attribution_credits where conversion_id = %s and model = 'linear'",
+        "select match_type, evidence from marts.fct_attribution_credits"
+        " where conversion_id = %s and model = 'linear'",
         (nobody,),
     ).fetchall() == [("unattributed", "no_identity")]
     # By campaign only its own currency is added up; a campaign without a touch has no credit and no error.
@@ -288,8 +296,8 @@ def test_real_journeys_are_credited_as_by_the_reference(
             for number, row in enumerate(touches):
                 converts = row["conversion"] == "1"
                 copy.write_row((
-                    "acme", uuid.UUID(int=number), row["time"], "purchase" if converts else "view", "pixel", "test",
-                    "s", row["channel"], key(row["customer_id"]), row["conversion_value"] if converts else None,
+                    "acme", uuid.UUID(int=number), row["time"], "purchase" if converts else "view", "pixel",
+                    "test", "s", row["channel"], key(row["customer_id"]), row["conversion_value"] if converts else None,
                     "USD", 1,
                 ))  # fmt: skip
     cut = {"attribution_cut_at_conversion": True}
