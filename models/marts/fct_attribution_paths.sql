@@ -106,51 +106,66 @@ households as (
 
 -- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
 -- and keeps each search short; a campaign's own lookback comes after.
--- Searched once: the days of a window look empty to the planner until they are analysed, and it would search anew for
--- each conversion and campaign.
+-- Searched once, and for each conversion by the index (offset 0): days that are not analysed yet look empty to the
+-- planner, as does a union of TimescaleDB's tables, and it would compare every conversion with every touch.
 found as materialized (
     select
         households.conversion_id,
         households.match_type,
-        touchpoints.*
+        near.*
     from households
-    inner join touchpoints
-        on
-            households.household_key = touchpoints.household_key
-            and households.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= households.occurred_at
-            and touchpoints.occurred_at >= households.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    cross join
+        lateral (
+            select *
+            from touchpoints
+            where
+                {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+                and touchpoints.household_key = households.household_key
+                and touchpoints.tenant_id = households.tenant_id
+                and touchpoints.occurred_at <= households.occurred_at
+                and touchpoints.occurred_at >= households.occurred_at - make_interval(hours => 24 * {{ reach }})
+            offset 0
+        ) as near
 
     union all
 
     select
         conversions.conversion_id,
         'cookie' as match_type,
-        touchpoints.*
+        near.*
     from conversions
-    inner join touchpoints
-        on
-            conversions.cookie_id = touchpoints.cookie_id
-            and conversions.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= conversions.occurred_at
-            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.cookie_id is not null
+    cross join
+        lateral (
+            select *
+            from touchpoints
+            where
+                {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+                and touchpoints.cookie_id = conversions.cookie_id
+                and touchpoints.tenant_id = conversions.tenant_id
+                and touchpoints.occurred_at <= conversions.occurred_at
+                and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+            offset 0
+        ) as near
 
     union all
 
     select
         conversions.conversion_id,
         'hashed_email' as match_type,
-        touchpoints.*
+        near.*
     from conversions
-    inner join touchpoints
-        on
-            conversions.hashed_email = touchpoints.hashed_email
-            and conversions.tenant_id = touchpoints.tenant_id
-            and touchpoints.occurred_at <= conversions.occurred_at
-            and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.hashed_email is not null
+    cross join
+        lateral (
+            select *
+            from touchpoints
+            where
+                {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+                and touchpoints.hashed_email = conversions.hashed_email
+                and touchpoints.tenant_id = conversions.tenant_id
+                and touchpoints.occurred_at <= conversions.occurred_at
+                and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
+            offset 0
+        ) as near
 
     union all
 
