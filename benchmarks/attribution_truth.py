@@ -1,8 +1,8 @@
 """The demo data's planted truth against what the marts credit, campaign by campaign.
 
 Needs a database that holds the demo data, as ``make run`` leaves it. Planted are the conversions that an exposure
-caused within the campaign's lookback; credited are those that each model gives the campaign, caused or not: one that
-would have happened anyway is credited too where it follows an exposure. Lift is the estimate of the caused ones.
+caused within the campaign's lookback; credited are those that each model gives the campaign, caused or not: one
+that would have happened anyway is credited too where it follows an exposure. Lift estimates the caused ones.
 
     python benchmarks/attribution_truth.py
 """

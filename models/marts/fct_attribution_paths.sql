@@ -8,6 +8,12 @@
     indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'conversion_id']}, {'columns': ['touch_id']}],
 ) }}
 {% set reach = var('attribution_max_lookback_days') %}
+{% set deterministic = [('cookie', 'cookie_id'), ('hashed_email', 'hashed_email')] %}
+{% set searches = [
+    ('households', 'households.match_type', 'household_key'),
+    ('conversions', "'cookie'", 'cookie_id'),
+    ('conversions', "'hashed_email'", 'hashed_email'),
+] %}
 
 with all_conversions as not materialized (
     select * from {{ ref('fct_conversions') }}
@@ -38,48 +44,37 @@ conversions as (
 ),
 
 -- The households that a cookie or an e-mail address of the conversion was seen in, at the same advertiser, before it.
+seen as (
+    {% for match_type, identity in deterministic %}
+        {% if not loop.first %}
+            union all
+
+        {% endif %}
+        select distinct
+            conversions.tenant_id,
+            conversions.conversion_id,
+            conversions.occurred_at,
+            responses.household_key,
+            '{{ match_type }}' as match_type
+        from conversions
+        inner join responses
+            on
+                conversions.{{ identity }} = responses.{{ identity }}
+                and conversions.tenant_id = responses.tenant_id
+                and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
+                and conversions.household_key is distinct from responses.household_key
+                and conversions.occurred_at >= responses.occurred_at
+                and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
+        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
+    {% endfor %}
+),
+
 -- One that was seen in very many is no person's.
 linked as (
     select
         seen.*,
         count(*) over (partition by seen.tenant_id, seen.conversion_id, seen.match_type) as households
-    from (
-        select
-            conversions.tenant_id,
-            conversions.conversion_id,
-            conversions.occurred_at,
-            responses.household_key,
-            'cookie' as match_type
-        from conversions
-        inner join responses
-            on
-                conversions.cookie_id = responses.cookie_id
-                and conversions.tenant_id = responses.tenant_id
-                and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
-                and conversions.household_key is distinct from responses.household_key
-                and conversions.occurred_at >= responses.occurred_at
-                and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
-        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
-
-        union
-
-        select
-            conversions.tenant_id,
-            conversions.conversion_id,
-            conversions.occurred_at,
-            responses.household_key,
-            'hashed_email' as match_type
-        from conversions
-        inner join responses
-            on
-                conversions.hashed_email = responses.hashed_email
-                and conversions.tenant_id = responses.tenant_id
-                and coalesce(conversions.sponsor_id, '') = coalesce(responses.sponsor_id, '')
-                and conversions.household_key is distinct from responses.household_key
-                and conversions.occurred_at >= responses.occurred_at
-                and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
-        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
-    ) as seen
+    from seen
 ),
 
 households as (
@@ -106,54 +101,31 @@ households as (
 
 -- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
 -- and keeps each search short; a campaign's own lookback comes after.
--- Searched once: the days of a window look empty to the planner until they are analysed, and it would search anew for
--- each conversion and campaign.
+-- Searched once, and for each conversion by the index (offset 0): days that are not analysed yet look empty to the
+-- planner, as does a union of TimescaleDB's tables, and it would compare every conversion with every touch.
 found as materialized (
-    select
-        households.conversion_id,
-        households.match_type,
-        touchpoints.*
-    from households
-    inner join touchpoints
-        on
-            households.household_key = touchpoints.household_key
-            and households.tenant_id = touchpoints.tenant_id
-            and households.occurred_at >= touchpoints.occurred_at
-            and households.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    {% for of, match_type, identity in searches %}
+        select
+            {{ of }}.conversion_id,
+            {{ match_type }},
+            near.*
+        from {{ of }}
+        cross join
+            lateral (
+                select *
+                from touchpoints
+                where
+                    {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+                    and touchpoints.{{ identity }} = {{ of }}.{{ identity }}
+                    and touchpoints.tenant_id = {{ of }}.tenant_id
+                    and touchpoints.occurred_at <= {{ of }}.occurred_at
+                    and touchpoints.occurred_at >= {{ of }}.occurred_at - make_interval(hours => 24 * {{ reach }})
+                offset 0
+            ) as near
 
-    union all
+        union all
 
-    select
-        conversions.conversion_id,
-        'cookie' as match_type,
-        touchpoints.*
-    from conversions
-    inner join touchpoints
-        on
-            conversions.cookie_id = touchpoints.cookie_id
-            and conversions.tenant_id = touchpoints.tenant_id
-            and conversions.occurred_at >= touchpoints.occurred_at
-            and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.cookie_id is not null
-
-    union all
-
-    select
-        conversions.conversion_id,
-        'hashed_email' as match_type,
-        touchpoints.*
-    from conversions
-    inner join touchpoints
-        on
-            conversions.hashed_email = touchpoints.hashed_email
-            and conversions.tenant_id = touchpoints.tenant_id
-            and conversions.occurred_at >= touchpoints.occurred_at
-            and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= touchpoints.occurred_at
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.hashed_email is not null
-
-    union all
-
+    {% endfor %}
     -- What the conversion itself shows: its order, by code, URL, answer or name.
     select
         conversions.conversion_id,

@@ -297,8 +297,8 @@ def test_real_journeys_are_credited_as_by_the_reference(
                 converts = row["conversion"] == "1"
                 copy.write_row((
                     "acme", uuid.UUID(int=number), row["time"], "purchase" if converts else "view", "pixel",
-                    "test", "s", row["channel"], key(row["customer_id"]), row["conversion_value"] if converts else None,
-                    "USD", 1,
+                    "test", "s", row["channel"], key(row["customer_id"]),
+                    row["conversion_value"] if converts else None, "USD", 1,
                 ))  # fmt: skip
     cut = {"attribution_cut_at_conversion": True}
     dbt.build(*ALL, data_tests=True, **cut)
