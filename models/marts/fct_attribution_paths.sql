@@ -120,7 +120,7 @@ found as materialized (
                     and touchpoints.tenant_id = {{ of }}.tenant_id
                     and touchpoints.occurred_at <= {{ of }}.occurred_at
                     and touchpoints.occurred_at >= {{ of }}.occurred_at - make_interval(hours => 24 * {{ reach }})
-                offset 0
+                offset 0  -- noqa: AM09
             ) as near
 
         union all
