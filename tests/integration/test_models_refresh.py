@@ -235,6 +235,10 @@ def test_a_first_build_by_window_builds_the_whole(dbt: Dbt, warehouse: psycopg.C
         "+rpt_campaigns",
         "+rpt_episode_daily",
         "+rpt_reconciliation",
+        "+rpt_attribution_daily",
+        "+rpt_attribution_windows_daily",
+        "+rpt_signal_overlap_daily",
+        "+rpt_response_outcomes_daily",
         "+rollups",
         windows=[window(2, 2)],
     )
