@@ -42,31 +42,11 @@ def models(target: Path) -> dict[str, dict[str, Any]]:
     return {key: node for key, node in manifest["nodes"].items() if node["resource_type"] == "model"}
 
 
-def test_a_child_refreshes_at_least_what_its_parents_did(models: Mapping[str, Mapping[str, Any]]) -> None:
-    def widening(key: str) -> tuple[int, int]:
-        """Return days before and after, of a view that of what stands below it."""
-        config = models[key]["config"]
-        if config["materialized"] in WINDOWED:
-            return config.get("window_before_days", 0), config.get("window_after_days", 0)
-        parents = [widening(parent) for parent in models[key]["depends_on"]["nodes"] if parent in models]
-        return max((before for before, _ in parents), default=0), max((after for _, after in parents), default=0)
-
-    too_narrow = [
-        f"{node['name']} {widening(key)} reads {models[parent]['name']} {widening(parent)}"
-        for key, node in models.items()
-        if node["config"]["materialized"] in WINDOWED
-        for parent in node["depends_on"]["nodes"]
-        if parent in models
-        and any(own < needed for own, needed in zip(widening(key), widening(parent), strict=True))
-    ]
-    assert too_narrow == []
-
-
-def test_credits_are_refreshed_as_far_as_an_exposure_reaches(models: Mapping[str, Mapping[str, Any]]) -> None:
+def test_paths_are_looked_at_as_far_as_an_exposure_reaches(models: Mapping[str, Mapping[str, Any]]) -> None:
     import yaml
 
     variables = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
-    config = models["model.earmark.fct_attribution_credits"]["config"]
+    config = models["model.earmark.fct_attribution_paths"]["config"]
     assert config["window_after_days"] >= variables["attribution_max_lookback_days"]
 
 

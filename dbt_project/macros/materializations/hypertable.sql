@@ -42,9 +42,8 @@
         {%- set widened = widen_windows(windows, settings.before_days, settings.after_days) -%}
         {%- do stage_rows(staged, sql, window_predicate(settings.time_column, widened, time_type)) -%}
         {%- set columns = change_columns(columns_of(staged), live_columns) -%}
-        {%- if widened != windows -%}
-            {%- set windows = hand_on_changes(staged, columns, settings, windows, widened, time_type) -%}
-        {%- endif -%}
+        {%- set news = news_at_hand() -%}
+        {%- set windows = news if news == widened else hand_on_changes(staged, columns, settings, news, widened, time_type) -%}
         {%- do replace_windows(target_relation, staged, columns, settings, window_predicate(settings.time_column, windows, time_type)) -%}
     {%- endif -%}
     {%- do set_lifecycle(settings) -%}
@@ -124,14 +123,15 @@
 {% endmacro %}
 
 {#-
-    Of a model that looks back or ahead, days around the windows may have changed too, and mostly have not. Answers the
-    windows with those days that have; the staged rows of the others are dropped. The models that read this one are
-    told of these days (ingest.widen), so that they need not be widened themselves.
+    Beside the news, days may have changed that a model looks at because it looks back or ahead, or because one that it
+    reads has handed them on; mostly they have not. Answers the news with those days that have; the staged rows of the
+    others are dropped. The models that read this one are told of these days (ingest.widen), so that they need not be
+    widened themselves.
 -#}
-{% macro hand_on_changes(staged, columns, settings, windows, widened, time_type) %}
+{% macro hand_on_changes(staged, columns, settings, news, widened, time_type) %}
     {%- set around = (
         window_predicate(settings.time_column, widened, time_type)
-        ~ ' and not ' ~ window_predicate(settings.time_column, windows, time_type)
+        ~ ' and not ' ~ window_predicate(settings.time_column, news, time_type)
     ) -%}
     {%- set day = settings.time_column if time_type == 'date' else '(' ~ settings.time_column ~ " at time zone 'UTC')::date" -%}
     {%- set changed -%}
@@ -146,7 +146,7 @@
     {%- endset -%}
     {%- set days = [] -%}
     {%- for row in run_query(changed) -%}{%- do days.append(row['day'].isoformat()) -%}{%- endfor -%}
-    {%- set replaced = merge_windows(windows + windows_of_days(days)) -%}
+    {%- set replaced = merge_windows(news + windows_of_days(days)) -%}
     {%- call statement('hand_on') -%}
         delete from {{ adapter.quote(staged) }} where not {{ window_predicate(settings.time_column, replaced, time_type) }};
         select ingest.widen(

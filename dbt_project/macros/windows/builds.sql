@@ -17,8 +17,8 @@
 {% endmacro %}
 
 {#-
-    The state of a model in this invocation: windows (none where it was never built), widened (those of them that models
-    which it reads have handed on), was_replaced (a table that
+    The state of a model in this invocation: windows (none where it was never built), made of news (days that changed) and
+    widened (days that models which it reads have handed on), was_replaced (a table that
     it stands on is another one now), horizon (the day before which retention has dropped rows, or none).
 -#}
 {% macro build_state(name) %}
@@ -40,6 +40,7 @@
     {%- set row = run_query(query)[0] -%}
     {{ return({
         'windows': windows_of_days(fromjson(row['days']) + fromjson(row['widened'])) if row['days'] is not none else none,
+        'news': windows_of_days(fromjson(row['days'])) if row['days'] is not none else [],
         'widened': windows_of_days(fromjson(row['widened'])),
         'was_replaced': row['was_replaced'],
         'horizon': row['horizon'],
@@ -68,7 +69,9 @@
     {%- if run_query("select 1 from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
     ;
     select ingest.hand_on_widened(
-        '{{ model.name }}', '{{ invocation_id }}', {{ whole }}, array[daterange '(,)'], {{ windowed_readers() }}
+        '{{ model.name }}', '{{ invocation_id }}', {{ whole }}, array[daterange '(,)'],
+        {#- A hypertable has handed on what really changed. #}
+        {{ "array[]::text[]" if model.config.materialized == 'hypertable' else windowed_readers() }}
     )
     {%- endif -%}
 {% endmacro %}

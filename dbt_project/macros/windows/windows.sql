@@ -134,7 +134,7 @@
     {%- if ranges | length == 1 -%}
         {{ return('(' ~ ranges[0] ~ ')') }}
     {%- endif -%}
-    {{ return('((' ~ ranges | join(') or (') ~ '))') }}
+    {{ return('((' ~ ranges | join(') or (') ~ '))' if ranges else 'false') }}
 {% endmacro %}
 
 {#-
@@ -189,6 +189,13 @@
         {{ return(windows_of_model()) }}
     {%- endif -%}
     {{ return(windows_of_test()) }}
+{% endmacro %}
+
+{#- Of the windows of the model at hand those that it must replace: given or news. The others may have changed. -#}
+{% macro news_at_hand() %}
+    {%- set given = given_windows() -%}
+    {%- set state = build_state(model.name) -%}
+    {{ return(since(given, state.horizon) if given is not none else state.news) }}
 {% endmacro %}
 
 {% macro windows_of_model() %}

@@ -522,11 +522,13 @@ class _Load:
         dataset = tally.dataset
         days, first, last = tally.days, tally.first, tally.last
         duplicate = inserted = 0
+        only_lookback = False
         if tally.staged:
             duplicate = self._part_twins(tally) if tally.may_hold_twins() else 0
             self._connection.execute(sql.SQL("analyze {} ({})").format(_stage(dataset), _columns(dataset.key)))
             duplicate += self._delete_known(dataset, self._times(dataset))
             staged = self._times(dataset)
+            only_lookback = dataset.name == "campaigns" and self._changes_only_lookback(dataset)
             inserted = self._insert(tally, staged.days)
             days = days | set(staged.days)
             first = min((at for at in (first, staged.first) if at is not None), default=None)
@@ -535,7 +537,9 @@ class _Load:
         if loaded and dataset.time is None:
             # A refresh that comes before autovacuum would take every event to every episode.
             self._connection.execute(sql.SQL("analyze {}").format(sql.Identifier("raw", dataset.table)))
-        changed = self._days_to_mark(tally, days) if loaded else {}
+        if loaded and only_lookback:
+            self._connection.execute("select ingest.note_lookback_change(%s)", (self._tenant,))
+        changed = self._days_to_mark(tally, days) if loaded and not only_lookback else {}
         for name, its_days in sorted(changed.items()):
             self._connection.execute(
                 "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, name, sorted(its_days))
@@ -623,6 +627,24 @@ class _Load:
             ).format(stage=_stage(dataset), table=_table(dataset), same=same),
             {"tenant": self._tenant, "first": times.first, "last": times.last},
         ).rowcount
+
+    def _changes_only_lookback(self, dataset: Dataset) -> bool:
+        """Whether the staged campaigns are known and differ in how far they look back alone: only paths change."""
+        columns = [name for name in rows.staged_columns(dataset) if name != "lookback_days"]
+        found = self._connection.execute(
+            sql.SQL(
+                "select from {stage} as s left join {table} as t on t.tenant_id = %s and {same}"
+                " where ({old}) is distinct from ({new}) limit 1"
+            ).format(
+                stage=_stage(dataset),
+                table=_table(dataset),
+                same=_same_key(dataset),
+                old=_columns(columns, "t"),
+                new=_columns(columns, "s"),
+            ),
+            (self._tenant,),
+        )
+        return found.rowcount == 0
 
     def _insert(self, tally: _Tally, days: Sequence[date]) -> int:
         dataset = tally.dataset
