@@ -1,6 +1,6 @@
--- Credited and unattributed conversions of a tenant, month, sponsor and model are those of fct_conversions, and revenue in
--- the month's currency likewise: to the last digit, for modelled credit to a millionth. Every model that needs no fit is
--- there for every month.
+-- Credited and unattributed conversions of a tenant, month, sponsor and model are those of fct_conversions, and revenue
+-- in the month's currency likewise: to the last digit, for modelled credit to a millionth. Every model that needs no
+-- fit is there for every month.
 {{ config(tags=['fit'], meta={'dagster': {'ref': {'name': 'rpt_model_comparison'}}}) }}
 with by_currency as (
     select
@@ -11,7 +11,11 @@ with by_currency as (
         count(*) as conversions,
         sum(value) as revenue
     from {{ ref('fct_conversions') }}
-    group by 1, 2, 3, 4
+    group by
+        tenant_id,
+        (date_trunc('month', occurred_at, 'UTC') at time zone 'UTC')::date,
+        coalesce(sponsor_id, ''),
+        coalesce(currency, '')
 ),
 
 facts as (
@@ -51,7 +55,7 @@ compared as (
         sum(revenue) as revenue,
         count(*) filter (where channel is null) as unattributed_rows
     from {{ ref('rpt_model_comparison') }}
-    group by 1, 2, 3, 4
+    group by tenant_id, month, coalesce(sponsor_id, ''), model
 ),
 
 found as (

@@ -1,5 +1,5 @@
--- The Shapley credit of the SQL (equal parts to the distinct channels of a path) is that of the definition, which the stage
--- `fit` computes up to twelve channels. Looked at are fits of the journeys that are there now.
+-- The Shapley credit of the SQL (equal parts to the distinct channels of a path) is that of the definition, which the
+-- stage `fit` computes up to twelve channels. Looked at are fits of the journeys that are there now.
 {{ config(tags=['fit'], meta={'dagster': {'ref': {'name': 'rpt_model_comparison'}}}) }}
 with journeys as (
     select

@@ -1,4 +1,4 @@
-{#- Modelled credit follows no conversion: no window refreshes it. The stage `fit` builds this whole (docs/attribution.md). -#}
+-- Modelled credit is of all journeys of a month together: no window refreshes it, the stage `fit` builds this whole.
 {{ config(
     materialized='table',
     tags=['fit'],
@@ -17,8 +17,13 @@ conversions as (
     from {{ ref('fct_conversions') }} as conversions
 ),
 
-paths as (
-    select * from {{ ref('fct_attribution_paths') }}
+converting as (
+    select distinct
+        paths.tenant_id,
+        paths.conversion_id,
+        paths.occurred_at
+    from {{ ref('fct_attribution_paths') }} as paths
+    where paths.position is not null
 ),
 
 credits as (
@@ -57,15 +62,11 @@ with_path as (
             conversions.tenant_id = months.tenant_id
             and conversions.month = months.month
             and conversions.known_sponsor_id = months.sponsor_id
-    where exists (
-        select 1
-        from paths
-        where
-            paths.position is not null
-            and conversions.tenant_id = paths.tenant_id
-            and conversions.conversion_id = paths.conversion_id
-            and conversions.occurred_at = paths.occurred_at
-    )
+    inner join converting
+        on
+            conversions.tenant_id = converting.tenant_id
+            and conversions.conversion_id = converting.conversion_id
+            and conversions.occurred_at = converting.occurred_at
     group by months.tenant_id, months.month, months.sponsor_id
 ),
 
@@ -120,6 +121,15 @@ fitted as (
             and channel_credits.sponsor_id = with_path.sponsor_id
 ),
 
+fitted_models as (
+    select distinct
+        fitted.tenant_id,
+        fitted.month,
+        fitted.sponsor_id,
+        fitted.model
+    from fitted
+),
+
 -- A model that could not be fitted has no rows, unless there was nothing to fit.
 modelled as (
     select
@@ -154,17 +164,13 @@ modelled as (
             months.tenant_id = with_path.tenant_id
             and months.month = with_path.month
             and months.sponsor_id = with_path.sponsor_id
-    where
-        with_path.conversions is null
-        or exists (
-            select 1
-            from fitted
-            where
-                months.tenant_id = fitted.tenant_id
-                and months.month = fitted.month
-                and months.sponsor_id = fitted.sponsor_id
-                and models.model = fitted.model
-        )
+    left join fitted_models
+        on
+            months.tenant_id = fitted_models.tenant_id
+            and months.month = fitted_models.month
+            and months.sponsor_id = fitted_models.sponsor_id
+            and models.model = fitted_models.model
+    where with_path.conversions is null or fitted_models.model is not null
 ),
 
 credited as (
@@ -184,16 +190,14 @@ credited as (
         0 as conversions_other_currency
     from months
     inner join models on models.method <> 'markov'
-    where not exists (
-        select 1
-        from by_path
-        where
+    left join by_path
+        on
             by_path.channel is null
             and months.tenant_id = by_path.tenant_id
             and months.month = by_path.month
             and months.sponsor_id = by_path.sponsor_id
             and models.model = by_path.model
-    )
+    where by_path.model is null
 
     union all
 
@@ -209,11 +213,9 @@ comparison as (
         models.method,
         models.method = 'markov' as is_modelled,
         credited.channel,
-        {% if var('attribution_dimension') == 'campaign' -%}
-        nullif(credited.channel, '(none)') as campaign_id,
-        {%- else -%}
-        null::text as campaign_id,
-        {%- endif %}
+        {% if var('attribution_dimension') == 'campaign' -%} nullif(credited.channel, '(none)')
+        {%- else -%} null::text
+        {%- endif %} as campaign_id,
         trim_scale(credited.conversions) as conversions,
         fitted.low,
         fitted.high,

@@ -258,7 +258,7 @@ def test_migrate_shows_and_prints_without_changing(database: str) -> None:
 
 def test_help_teaches() -> None:
     assert "earmark run" in earmark("--help").stdout
-    for command in ("run", "load", "build", "status", "migrate", "demo-data", "ui", "db", "tenant", "networks"):
+    for command in ("run", "load", "build", "fit", "status", "migrate", "demo-data", "ui", "db", "tenant", "networks"):
         assert len(earmark(command, "--help").stdout) > 200
 
 

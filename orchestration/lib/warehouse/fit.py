@@ -9,12 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any, Final
 
 import psycopg
 
 from orchestration.lib.attribution.fit import FitSummary, fit
-from orchestration.lib.attribution.settings import check_settings
+from orchestration.lib.attribution.settings import AttributionSettings, check_settings
 from orchestration.lib.warehouse import changes, dbt
 from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.refresh import Plan, fit_models, project_variables
@@ -52,9 +53,12 @@ class Fit:
 
         """
         with self._at_work() as connection:
-            if not is_current(connection, self.manifest):
-                self.summary = self._fit(connection)
-                yield from self._build(connection)
+            state = _state(connection, self.manifest, self.settings)
+            if _is_recorded(connection, state) and not _is_missing(connection, self.manifest):
+                return
+            self.summary = self._fit(connection)
+            yield from self._build()
+            changes.record_versions(connection, {**_versions(self.manifest), **state}, state)
 
     def fit(self) -> FitSummary:
         """Fit alone."""
@@ -69,8 +73,8 @@ class Fit:
             DbtError: a model or test failed.
 
         """
-        with self._at_work() as connection:
-            yield from self._build(connection, models)
+        with self._at_work():
+            yield from self._build(models)
 
     def describe(self) -> str:
         """Say in a line what was done."""
@@ -89,15 +93,11 @@ class Fit:
     def _fit(self, connection: psycopg.Connection) -> FitSummary:
         return fit(connection, samples=self.settings.bootstrap_samples, seed=self.settings.seed)
 
-    def _build(self, connection: psycopg.Connection, models: Sequence[str] = ()) -> Iterator[dbt.Event]:
-        names = fit_models(self.manifest)
-        chosen = tuple(sorted(models)) or names
-        self.plan = Plan(windows=(), stale=chosen, windowed=())
-        arguments = fit_arguments(chosen if models else (SELECTION,), threads=self.threads)
+    def _build(self, models: Sequence[str] = ()) -> Iterator[dbt.Event]:
+        chosen = tuple(sorted(models))
+        self.plan = Plan(windows=(), stale=chosen or fit_models(self.manifest), windowed=())
+        arguments = fit_arguments(chosen or (SELECTION,), threads=self.threads)
         yield from dbt.Invocation(arguments, self._manifest, self.database.environment()).events()
-        if chosen == names:
-            found = _state(connection, self.manifest)
-            changes.record_versions(connection, {**_versions(self.manifest), **found}, names)
 
 
 def fit_arguments(selection: Sequence[str], *, threads: int) -> list[str]:
@@ -114,27 +114,27 @@ def fit_arguments(selection: Sequence[str], *, threads: int) -> list[str]:
     ]
 
 
-def is_current(connection: psycopg.Connection, manifest: Mapping[str, Any]) -> bool:
-    """Whether the models of the stage are there, and built of all that is there now."""
-    state = _state(connection, manifest)
-    recorded: dict[str, str] = dict(
-        connection.execute(
-            "select model, version from ingest.model_builds where model = any(%s)", (list(state),)
-        ).fetchall()
-    )
-    return recorded == state and not _is_missing(connection, manifest)
-
-
-def _state(connection: psycopg.Connection, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return a digest for each model of the stage: of its version and of the last builds of windowed models."""
+def _state(
+    connection: psycopg.Connection, manifest: Mapping[str, Any], settings: AttributionSettings
+) -> dict[str, str]:
+    """Return a digest for each model of the stage: of settings, version and last builds of windowed models."""
     builds = connection.execute(
         'select model, invocation_id from ingest.model_builds where seen is not null order by model collate "C"'
     ).fetchall()
     versions = _versions(manifest)
     return {
-        name: hashlib.sha256(json.dumps([versions[name], builds]).encode()).hexdigest()[:16]
+        name: hashlib.sha256(json.dumps([*astuple(settings), versions[name], builds]).encode()).hexdigest()[:16]
         for name in fit_models(manifest)
     }
+
+
+def _is_recorded(connection: psycopg.Connection, state: Mapping[str, str]) -> bool:
+    recorded: dict[str, str] = dict(
+        connection.execute(
+            "select model, version from ingest.model_builds where model = any(%s)", (list(state),)
+        ).fetchall()
+    )
+    return recorded == state
 
 
 def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
