@@ -30,6 +30,10 @@ facts as (
     group by tenant_id, month, sponsor_id
 ),
 
+models as (
+    select * from {{ ref('attribution_models') }}
+),
+
 expected as (
     select
         facts.tenant_id,
@@ -37,7 +41,7 @@ expected as (
         facts.sponsor_id,
         models.model
     from facts
-    cross join {{ ref('attribution_models') }} as models
+    cross join models
     where models.method <> 'markov'
 ),
 

@@ -12,6 +12,22 @@ with journeys as (
     group by tenant_id, month, sponsor_id
 ),
 
+fits as (
+    select * from {{ source('attribution', 'fits') }}
+),
+
+credits as (
+    select * from {{ source('attribution', 'channel_credits') }}
+),
+
+models as (
+    select * from {{ ref('attribution_models') }}
+),
+
+comparison as (
+    select * from {{ ref('rpt_model_comparison') }}
+),
+
 fitted as (
     select
         fits.tenant_id,
@@ -20,10 +36,10 @@ fitted as (
         fits.model,
         credits.channel,
         credits.conversions
-    from {{ source('attribution', 'fits') }} as fits
+    from fits
     inner join journeys using (tenant_id, month, sponsor_id, journeys_digest)
-    inner join {{ ref('attribution_models') }} as models on fits.model = models.model and models.method = 'shapley'
-    inner join {{ source('attribution', 'channel_credits') }} as credits
+    inner join models on fits.model = models.model and models.method = 'shapley'
+    inner join credits
         on
             fits.tenant_id = credits.tenant_id
             and fits.month = credits.month
@@ -39,7 +55,7 @@ by_path as (
         comparison.model,
         comparison.channel,
         comparison.conversions
-    from {{ ref('rpt_model_comparison') }} as comparison
+    from comparison
     where
         comparison.channel is not null
         and exists (

@@ -1,9 +1,5 @@
-with conversions as (
-    select
-        conversions.*,
-        (date_trunc('month', conversions.occurred_at, 'UTC') at time zone 'UTC')::date as month,
-        coalesce(conversions.sponsor_id, '') as known_sponsor_id
-    from {{ ref('fct_conversions') }} as conversions
+with all_conversions as (
+    select * from {{ ref('fct_conversions') }}
 ),
 
 months as (
@@ -24,6 +20,14 @@ campaigns as (
 
 channels as (
     select * from {{ ref('attribution_channels') }}
+),
+
+conversions as (
+    select
+        all_conversions.*,
+        (date_trunc('month', all_conversions.occurred_at, 'UTC') at time zone 'UTC')::date as month,
+        coalesce(all_conversions.sponsor_id, '') as known_sponsor_id
+    from all_conversions
 ),
 
 converting as (

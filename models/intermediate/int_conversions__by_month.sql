@@ -1,9 +1,13 @@
-with conversions as (
+with all_conversions as (
+    select * from {{ ref('fct_conversions') }}
+),
+
+conversions as (
     select
-        conversions.*,
-        date_trunc('month', conversions.occurred_at, 'UTC') at time zone 'UTC' as starts_at,
-        coalesce(conversions.sponsor_id, '') as known_sponsor_id
-    from {{ ref('fct_conversions') }} as conversions
+        all_conversions.*,
+        date_trunc('month', all_conversions.occurred_at, 'UTC') at time zone 'UTC' as starts_at,
+        coalesce(all_conversions.sponsor_id, '') as known_sponsor_id
+    from all_conversions
 ),
 
 -- The currency of most conversions, of equally many the first by name. Currencies are never added up.

@@ -9,29 +9,16 @@ with months as (
     select * from {{ ref('int_conversions__by_month') }}
 ),
 
-conversions as (
-    select
-        conversions.*,
-        (date_trunc('month', conversions.occurred_at, 'UTC') at time zone 'UTC')::date as month,
-        coalesce(conversions.sponsor_id, '') as known_sponsor_id
-    from {{ ref('fct_conversions') }} as conversions
+all_conversions as (
+    select * from {{ ref('fct_conversions') }}
 ),
 
-converting as (
-    select distinct
-        paths.tenant_id,
-        paths.conversion_id,
-        paths.occurred_at
-    from {{ ref('fct_attribution_paths') }} as paths
-    where paths.position is not null
+paths as (
+    select * from {{ ref('fct_attribution_paths') }}
 ),
 
-credits as (
-    select
-        credits.*,
-        (date_trunc('month', credits.occurred_at, 'UTC') at time zone 'UTC')::date as month,
-        coalesce(credits.sponsor_id, '') as known_sponsor_id
-    from {{ ref('fct_attribution_credits') }} as credits
+all_credits as (
+    select * from {{ ref('fct_attribution_credits') }}
 ),
 
 models as (
@@ -44,6 +31,31 @@ fits as (
 
 channel_credits as (
     select * from {{ source('attribution', 'channel_credits') }}
+),
+
+conversions as (
+    select
+        all_conversions.*,
+        (date_trunc('month', all_conversions.occurred_at, 'UTC') at time zone 'UTC')::date as month,
+        coalesce(all_conversions.sponsor_id, '') as known_sponsor_id
+    from all_conversions
+),
+
+converting as (
+    select distinct
+        paths.tenant_id,
+        paths.conversion_id,
+        paths.occurred_at
+    from paths
+    where paths.position is not null
+),
+
+credits as (
+    select
+        all_credits.*,
+        (date_trunc('month', all_credits.occurred_at, 'UTC') at time zone 'UTC')::date as month,
+        coalesce(all_credits.sponsor_id, '') as known_sponsor_id
+    from all_credits
 ),
 
 -- What there is to credit: the conversions that have a path.
