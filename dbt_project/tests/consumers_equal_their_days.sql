@@ -2,6 +2,7 @@
 -- than any day and no more than all together. Looked at are those that start in the run's window or
 -- up to 30 days before: each that holds a day of it.
 {{ config(meta={'dagster': {'ref': {'name': 'cagg_tenant_consumers_monthly'}}}) }}
+{% set rollups = {'day': 'daily', 'week': 'weekly', 'month': 'monthly'} %}
 with days as (
     select
         tenant_id,
@@ -39,69 +40,32 @@ expected as (
     group by days.tenant_id, periods.period, date_trunc(periods.period, days.bucket, 'UTC')
 ),
 
-shows as (
-    select
-        tenant_id,
-        'day' as period,
-        bucket,
-        downloads
-    from {{ ref('cagg_consumers_daily') }}
-    where {{ in_window('bucket', before_days=30) }}
-    union all
-    select
-        tenant_id,
-        'week' as period,
-        bucket,
-        downloads
-    from {{ ref('cagg_consumers_weekly') }}
-    where {{ in_window('bucket', before_days=30) }}
-    union all
-    select
-        tenant_id,
-        'month' as period,
-        bucket,
-        downloads
-    from {{ ref('cagg_consumers_monthly') }}
-    where {{ in_window('bucket', before_days=30) }}
-),
-
 by_show as (
-    select
-        tenant_id,
-        period,
-        bucket,
-        sum(downloads) as downloads
-    from shows
-    group by tenant_id, period, bucket
+    {% for period, name in rollups.items() %}
+        select
+            tenant_id,
+            '{{ period }}' as period,
+            bucket,
+            sum(downloads) as downloads
+        from {{ ref('cagg_consumers_' ~ name) }}
+        where {{ in_window('bucket', before_days=30) }}
+        group by tenant_id, bucket
+        {% if not loop.last %}union all{% endif %}
+    {% endfor %}
 ),
 
 by_tenant as (
-    select
-        tenant_id,
-        'day' as period,
-        bucket,
-        downloads,
-        listeners
-    from {{ ref('cagg_tenant_consumers_daily') }}
-    where {{ in_window('bucket', before_days=30) }}
-    union all
-    select
-        tenant_id,
-        'week' as period,
-        bucket,
-        downloads,
-        listeners
-    from {{ ref('cagg_tenant_consumers_weekly') }}
-    where {{ in_window('bucket', before_days=30) }}
-    union all
-    select
-        tenant_id,
-        'month' as period,
-        bucket,
-        downloads,
-        listeners
-    from {{ ref('cagg_tenant_consumers_monthly') }}
-    where {{ in_window('bucket', before_days=30) }}
+    {% for period, name in rollups.items() %}
+        select
+            tenant_id,
+            '{{ period }}' as period,
+            bucket,
+            downloads,
+            listeners
+        from {{ ref('cagg_tenant_consumers_' ~ name) }}
+        where {{ in_window('bucket', before_days=30) }}
+        {% if not loop.last %}union all{% endif %}
+    {% endfor %}
 )
 
 select

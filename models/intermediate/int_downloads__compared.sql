@@ -111,91 +111,86 @@ figures as (
         metrics.metric_name asc
 ),
 
--- A service that sends downloads of a show on a day has sent all of them: what is not there it counts as 0. A host's
--- export may be of some episodes only: what is not there it does not say.
-theirs as (
+-- What others say something of. A service that sends downloads of a show on a day has sent all of them: what is not
+-- there it counts as 0. A host's export may be of some episodes only: what is not there it does not say.
+named as (
     select
         figures.tenant_id,
         figures.day,
         figures.episode_key,
-        figures.show,
-        figures.source,
-        figures.theirs,
-        'figure' as reported_as
+        figures.source
     from figures
 
-    union all
+    union distinct
 
     select
-        episode_days.tenant_id,
-        episode_days.day,
+        service_days.tenant_id,
+        service_days.day,
         episode_days.episode_key,
-        episode_days.show,
-        service_days.source,
-        coalesce(counts.reported, 0) as theirs,
-        'events' as reported_as
+        service_days.source
     from service_days
     inner join episode_days
         on
             service_days.tenant_id = episode_days.tenant_id
             and service_days.day = episode_days.day
             and service_days.show = episode_days.show
-    left join counts
-        on
-            episode_days.tenant_id = counts.tenant_id
-            and episode_days.day = counts.day
-            and episode_days.episode_key = counts.episode_key
-            and service_days.source = counts.source
-            and counts.is_theirs
+),
+
+-- Where a source sends both, its figure holds.
+beside as (
+    select
+        named.tenant_id,
+        named.day,
+        named.episode_key,
+        named.source,
+        coalesce(figures.show, episode_days.show) as show,
+        coalesce(figures.theirs, counts.reported, 0) as theirs,
+        case when figures.tenant_id is null then 'events' else 'figure' end as reported_as,
+        coalesce(episode_days.counted, 0) as counted,
+        coalesce(counts.counted, 0) as counted_of_theirs
+    from named
     left join figures
         on
-            episode_days.tenant_id = figures.tenant_id
-            and episode_days.day = figures.day
-            and episode_days.episode_key = figures.episode_key
-            and service_days.source = figures.source
+            named.tenant_id = figures.tenant_id
+            and named.day = figures.day
+            and named.episode_key = figures.episode_key
+            and named.source = figures.source
+    left join episode_days
+        on
+            named.tenant_id = episode_days.tenant_id
+            and named.day = episode_days.day
+            and named.episode_key = episode_days.episode_key
+    left join counts
+        on
+            named.tenant_id = counts.tenant_id
+            and named.day = counts.day
+            and named.episode_key = counts.episode_key
+            and named.source = counts.source
+            and counts.is_theirs
     where
-        figures.tenant_id is null
-        and (counts.reported > 0 or (episode_days.counted > 0 and episode_days.show <> ''))
+        figures.tenant_id is not null
+        or counts.reported > 0
+        or (episode_days.counted > 0 and episode_days.show <> '')
 ),
 
 -- Their own events are no witness against them: ours is what we counted of all others. Where we counted a show by
 -- their events alone, it is what we counted of these.
 compared as (
     select
-        theirs.tenant_id,
-        theirs.source,
-        theirs.episode_key,
-        theirs.day,
-        nullif(theirs.show, '') as podcast_id,
-        theirs.reported_as,
-        service_days.considered > 0 and service_days.counted = show_days.counted as is_of_same_events,
-        theirs.theirs,
-        coalesce(episode_days.counted, 0) as counted,
-        coalesce(counts.counted, 0) as counted_of_theirs
-    from theirs
-    left join episode_days
-        on
-            theirs.tenant_id = episode_days.tenant_id
-            and theirs.day = episode_days.day
-            and theirs.episode_key = episode_days.episode_key
-    left join counts
-        on
-            theirs.tenant_id = counts.tenant_id
-            and theirs.day = counts.day
-            and theirs.episode_key = counts.episode_key
-            and theirs.source = counts.source
-            and counts.is_theirs
+        beside.*,
+        service_days.considered > 0 and service_days.counted = show_days.counted as is_of_same_events
+    from beside
     left join show_days
         on
-            theirs.tenant_id = show_days.tenant_id
-            and theirs.day = show_days.day
-            and theirs.show = show_days.show
+            beside.tenant_id = show_days.tenant_id
+            and beside.day = show_days.day
+            and beside.show = show_days.show
     left join service_days
         on
-            theirs.tenant_id = service_days.tenant_id
-            and theirs.day = service_days.day
-            and theirs.show = service_days.show
-            and theirs.source = service_days.source
+            beside.tenant_id = service_days.tenant_id
+            and beside.day = service_days.day
+            and beside.show = service_days.show
+            and beside.source = service_days.source
 ),
 
 differences as (
@@ -204,7 +199,7 @@ differences as (
         compared.source,
         compared.episode_key,
         compared.day,
-        compared.podcast_id,
+        nullif(compared.show, '') as podcast_id,
         compared.reported_as,
         case when compared.is_of_same_events then 'same_events' else 'other_events' end as compared_with,
         compared.theirs,

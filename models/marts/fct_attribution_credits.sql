@@ -43,6 +43,17 @@ claiming as (
     group by claims.tenant_id, claims.conversion_id
 ),
 
+-- Beside each conversion before it is credited: the planner cannot tell that hundreds of thousands of credits come out
+-- of a join, and would compare each of them with every conversion.
+converted as (
+    select
+        conversions.*,
+        claiming.signals as claiming_signals
+    from conversions
+    left join claiming
+        on conversions.tenant_id = claiming.tenant_id and conversions.conversion_id = claiming.conversion_id
+),
+
 in_path as (
     select * from paths
     where position is not null
@@ -88,19 +99,17 @@ credits as (
         credited.sponsor_id,
         credited.match_type,
         credited.evidence,
-        array_to_string(array_remove(claiming.signals, credited.signal), ',') as other_signals,
-        conversions.action,
-        conversions.is_new_customer,
+        array_to_string(array_remove(converted.claiming_signals, credited.signal), ',') as other_signals,
+        converted.action,
+        converted.is_new_customer,
         trim_scale(credited.credited_to - credited.credited_from) as credit,
         trim_scale(
-            round(conversions.value * credited.credited_to, 12) - round(conversions.value * credited.credited_from, 12)
+            round(converted.value * credited.credited_to, 12) - round(converted.value * credited.credited_from, 12)
         ) as revenue,
-        conversions.currency
+        converted.currency
     from credited
-    inner join conversions
-        on credited.tenant_id = conversions.tenant_id and credited.conversion_id = conversions.conversion_id
-    inner join claiming
-        on credited.tenant_id = claiming.tenant_id and credited.conversion_id = claiming.conversion_id
+    inner join converted
+        on credited.tenant_id = converted.tenant_id and credited.conversion_id = converted.conversion_id
 
     union all
 

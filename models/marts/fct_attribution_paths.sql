@@ -106,7 +106,9 @@ households as (
 
 -- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
 -- and keeps each search short; a campaign's own lookback comes after.
-found as (
+-- Searched once: the days of a window look empty to the planner until they are analysed, and it would search anew for
+-- each conversion and campaign.
+found as materialized (
     select
         households.conversion_id,
         households.match_type,
@@ -133,7 +135,7 @@ found as (
             and conversions.tenant_id = touchpoints.tenant_id
             and touchpoints.occurred_at <= conversions.occurred_at
             and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.cookie_id is not null
 
     union all
 
@@ -148,7 +150,7 @@ found as (
             and conversions.tenant_id = touchpoints.tenant_id
             and touchpoints.occurred_at <= conversions.occurred_at
             and touchpoints.occurred_at >= conversions.occurred_at - make_interval(hours => 24 * {{ reach }})
-    where {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+    where {{ in_window('touchpoints.occurred_at', before_days=reach) }} and touchpoints.hashed_email is not null
 
     union all
 

@@ -7,6 +7,7 @@
     indexes=[
         {'columns': ['occurred_at']},
         {'columns': ['tenant_id', 'occurred_at']},
+        {'columns': ['tenant_id', 'order_number']},
         {'columns': ['household_key', 'tenant_id', 'occurred_at']},
     ],
 ) }}

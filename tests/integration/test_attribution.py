@@ -34,8 +34,12 @@ def dbt(dbt_on_any_engine: Dbt) -> Dbt:
 def warehouse(any_engine: Database) -> Iterator[psycopg.Connection]:
     with any_engine.connect(autocommit=True) as opened:
         opened.execute("insert into tenancy.tenants values ('acme', 'Acme')")
-        opened.execute("insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 1)")
-        opened.execute("insert into raw.sponsors (tenant_id, sponsor_id, name, load_id) values ('acme', 's', 'S', 1)")
+        opened.execute(
+            "insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 1)"
+        )
+        opened.execute(
+            "insert into raw.sponsors (tenant_id, sponsor_id, name, load_id) values ('acme', 's', 'S', 1)"
+        )
         for campaign in ("a", "b", "silent"):
             add_campaign(opened, campaign)
         for campaign in ("a", "b"):
@@ -52,7 +56,9 @@ def warehouse(any_engine: Database) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def add_campaign(warehouse: psycopg.Connection, campaign: str, *, lookback: float = 30, currency: str = "USD") -> None:
+def add_campaign(
+    warehouse: psycopg.Connection, campaign: str, *, lookback: float = 30, currency: str = "USD"
+) -> None:
     warehouse.execute(
         "insert into raw.campaigns (tenant_id, campaign_id, sponsor_id, name, starts_at, ends_at, lookback_days,"
         " currency, load_id) values ('acme', %s, 's', %s, '2018-01-01Z', '2027-01-01Z', %s, %s, 1)",
@@ -150,12 +156,13 @@ def test_a_late_touch_credits_anew_exactly_the_conversions_whose_window_holds_it
     # The report is of last touches, which are the same; the day of the touch itself has another impression.
     assert replaced_days(seen["day"], versions(warehouse, "marts.rpt_campaign_daily", "day")) == {7}
     assert warehouse.execute(
-        "select count(distinct conversion_id), count(*) from marts.fct_attribution_paths"
-        " where touch_at = %s",
+        "select count(distinct conversion_id), count(*) from marts.fct_attribution_paths where touch_at = %s",
         (START + 7.2 * DAY,),
     ).fetchone() == (6, 6)
 
-    warehouse.execute("delete from raw.listener_events where event_id = %s or household_key = %s", (late, key("h3")))
+    warehouse.execute(
+        "delete from raw.listener_events where event_id = %s or household_key = %s", (late, key("h3"))
+    )
     refresh(dbt, *ALL)
     assert contents(warehouse) == before
     warehouse.execute("delete from raw.listener_events where household_key = %s", (key("h2"),))

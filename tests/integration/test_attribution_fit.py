@@ -368,7 +368,7 @@ def test_engines_agree_row_for_row(
 
 
 def build_mart(dbt: Dbt) -> dbtRunnerResult:
-    return dbt("build", "--exclude-resource-types", "unit_test", "--select", "tag:fit")
+    return dbt("build", "--exclude-resource-types", "unit_test", "--select", "rpt_model_comparison")
 
 
 def test_all_models_stand_side_by_side_and_conserve_conversions(dbt: Dbt, warehouse: psycopg.Connection) -> None:

@@ -159,7 +159,8 @@ def test_the_fit_runs_after_the_models(instance: dg.DagsterInstance, database: s
     result = _run(location, instance, "fit", dg.RunRequest())
     assert result.success
     materialized = [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()]
-    assert materialized == ["attribution/channel_credits", "attribution/fits", "marts/rpt_model_comparison"]
+    assert materialized[:2] == ["attribution/channel_credits", "attribution/fits"]
+    assert "marts/rpt_model_comparison" in materialized[2:]
     assert all(check.passed for check in result.get_asset_check_evaluations())
     assert {check.check_name for check in result.get_asset_check_evaluations()} >= {
         "model_comparison_conserves_conversions",

@@ -418,7 +418,7 @@ def test_an_empty_database_changes_its_engine(
         with timescaledb.connect(autocommit=True) as connection:
             seen.append(connection.execute(described).fetchall())
             left = "select count(*)::int from timeseries.hypertables where schema_name <> 'raw'"
-            assert one(connection, left) == (10 + 14 if not seen[1:] else 0)
+            assert one(connection, left) == (16 + 14 if not seen[1:] else 0)
     assert seen[0] == seen[1] == seen[2]
     with timescaledb.connect(autocommit=True) as connection:
         connection.execute("insert into tenancy.tenants values ('acme', 'Acme')")

@@ -1,27 +1,36 @@
 """Model versions: they change with what a model computes, and with nothing else."""
 
 import copy
+import json
 from typing import Any
 
+import pytest
+
+from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.changes import model_versions
-from orchestration.lib.warehouse.refresh import Plan, build_arguments, fit_models
+from orchestration.lib.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
 from orchestration.lib.warehouse.windows import Window
 
 MANIFEST: dict[str, Any] = {
     "macros": {
         "macro.earmark.used": {
             "package_name": "earmark",
-            "macro_sql": "one",
+            "macro_sql": "{% macro used() %}{{ deep() }}{% endmacro %}",
             "depends_on": {"macros": ["macro.earmark.deep"]},
         },
-        "macro.earmark.deep": {"package_name": "earmark", "macro_sql": "two", "depends_on": {"macros": []}},
-        "macro.dbt.theirs": {"package_name": "dbt", "macro_sql": "three", "depends_on": {"macros": []}},
+        "macro.earmark.deep": {
+            "package_name": "earmark",
+            "macro_sql": '{% macro deep() %}{{ var( "hours", 24 ) }}{% endmacro %}',
+            "depends_on": {"macros": []},
+        },
+        "macro.dbt.theirs": {"package_name": "dbt", "macro_sql": "{{ var(x) }}", "depends_on": {"macros": []}},
     },
     "nodes": {
         "model.earmark.parent": {
             "name": "parent",
             "resource_type": "model",
             "package_name": "earmark",
+            "raw_code": "select {{ used() }}",
             "checksum": {"checksum": "abc"},
             "unrendered_config": {"materialized": "hypertable"},
             "columns": {"day": {"name": "day", "data_type": "date", "description": "the day"}},
@@ -35,6 +44,7 @@ MANIFEST: dict[str, Any] = {
             "name": "child",
             "resource_type": "model",
             "package_name": "earmark",
+            "raw_code": "select {{ var('days') }} from {{ ref('parent') }}",
             "checksum": {"checksum": "def"},
             "unrendered_config": {},
             "columns": {},
@@ -45,11 +55,22 @@ MANIFEST: dict[str, Any] = {
             "name": "other",
             "resource_type": "model",
             "package_name": "earmark",
+            "raw_code": "select var",
             "checksum": {"checksum": "ghi"},
             "unrendered_config": {},
             "columns": {},
             "description": "",
             "depends_on": {"macros": [], "nodes": []},
+        },
+        "seed.earmark.lines": {
+            "name": "lines",
+            "resource_type": "seed",
+            "package_name": "earmark",
+            "raw_code": "",
+            "checksum": {"checksum": "jkl"},
+            "unrendered_config": {"column_types": {"day": "date"}},
+            "columns": {},
+            "depends_on": {"macros": []},
         },
         "test.earmark.unique": {"name": "unique", "resource_type": "test"},
     },
@@ -87,8 +108,73 @@ def test_a_changed_column_type_or_config_counts_and_a_description_does_not() -> 
     assert _changed(macros__macro_of_dbt_of_theirs__macro_sql="another") == set()
 
 
-def test_a_changed_variable_reaches_all() -> None:
-    assert model_versions(MANIFEST, {}) != model_versions(MANIFEST, {"days": 90})
+def _moved_by(name: str, manifest: dict[str, Any] = MANIFEST, variables: dict[str, Any] | None = None) -> set[str]:
+    variables = variables or {"days": 30, "hours": 12, "nobodys": 1}
+    before = model_versions(manifest, variables)
+    after = model_versions(manifest, {**variables, name: "another"})
+    return {model for model in before if before[model] != after[model]}
+
+
+def test_a_changed_variable_reaches_those_that_name_it_and_what_stands_on_them() -> None:
+    assert _moved_by("days") == {"child"}
+    assert _moved_by("hours") == {"parent", "child"}  # by a macro that a macro calls
+    assert _moved_by("nobodys") == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "{{ var('no' ~ 'bodys') }}",
+        "{{ var(name) }}",
+        "{{ var(var_name='nobodys') }}",
+        "{% set read = var %}{{ read('nobodys') }}",
+        "{{ var('days') }} {{ var(name, 1) }}",
+    ],
+)
+def test_a_variable_whose_name_is_computed_may_be_any(code: str) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["nodes"]["model.earmark.parent"]["raw_code"] = code
+    assert _moved_by("nobodys", manifest) == {"parent", "child"}
+
+
+@pytest.mark.parametrize("code", ["{# var(name) #} -- var(name)", "{{ env_var('days') }}", "{{ note('var') }}"])
+def test_what_only_looks_like_a_variable_is_none(code: str) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["nodes"]["model.earmark.other"]["raw_code"] = code
+    assert "other" not in _moved_by("days", manifest)
+
+
+def test_a_variable_in_a_configuration_counts_of_models_and_seeds() -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["nodes"]["model.earmark.other"]["unrendered_config"] = {"post-hook": [{"sql": "{{ var('days') }}"}]}
+    manifest["nodes"]["seed.earmark.lines"]["unrendered_config"] = {"enabled": "{{ var('days') }}"}
+    assert _moved_by("days", manifest) == {"child", "lines", "other"}
+
+
+def test_a_variable_of_the_package_alone_counts() -> None:
+    variables = {"days": 30, "earmark": {"days": 60}}
+    assert _moved_by("days", variables=variables) == set()
+    assert _moved_by("earmark", variables=variables) == {"child"}
+
+
+def test_in_the_project_a_variable_rebuilds_what_stands_on_those_that_name_it() -> None:
+    manifest = json.loads(dbt.ensure_manifest().read_bytes())
+    variables = project_variables()
+    built = {key for key, node in manifest["nodes"].items() if node["resource_type"] in ("model", "seed")}
+    reached: set[str] = set()
+    waiting = [key for key in built if "claim_grace_days" in manifest["nodes"][key]["raw_code"]]
+    while waiting:
+        key = waiting.pop()
+        if key in built and key not in reached:
+            reached.add(key)
+            waiting.extend(manifest["child_map"][key])
+    moved = _moved_by("claim_grace_days", manifest, variables)
+    assert moved == {manifest["nodes"][key]["name"] for key in reached}
+    assert moved >= {"int_campaigns__claims", "fct_conversions", "fct_attribution_credits"}
+    assert not moved & {"int_requests__outcomes", "fct_downloads", "fct_ad_impressions", "user_agent_patterns"}
+    media = _moved_by("media_extensions", manifest, variables)  # which a macro names
+    assert "int_requests__outcomes" in media
+    assert not media & {"int_campaigns__claims", "fct_conversions", "stg_raw__listener_events"}
 
 
 def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:

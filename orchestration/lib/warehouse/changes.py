@@ -10,15 +10,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from typing import Any, Final
 
 import psycopg
+from jinja2 import Environment
 from psycopg.rows import class_row
 
 from orchestration.lib.warehouse.windows import Window, merge_days
 
 FIT_TAG: Final = "fit"  # of models that no refresh builds but the stage of this name (``fit``)
 _BUILT_TYPES: Final = ("model", "seed")
+_JINJA: Final = Environment(autoescape=True)  # to read templates by, not to render any
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +56,24 @@ def model_versions(manifest: Mapping[str, Any], variables: Mapping[str, Any]) ->
     """Return a version for each model and seed: it changes with its SQL and with all that it stands on.
 
     ``manifest`` is dbt's manifest, ``variables`` the ``vars`` of the project. A version covers the node's own
-    text, its configuration and column types, the project's macros it calls and the versions of its parents; not
-    its descriptions and tests.
+    text, its configuration and column types, the project's macros it calls, the variables that these name and the
+    versions of its parents; not its descriptions and tests. Where a variable's name is computed, it covers all.
     """
     nodes = {key: node for key, node in manifest["nodes"].items() if node["resource_type"] in _BUILT_TYPES}
     macros = manifest["macros"]
-    base = json.dumps(variables, sort_keys=True, default=str)
     versions: dict[str, str] = {}
 
     def version(key: str) -> str:
         if key not in versions:
             node = nodes[key]
+            called = [macros[name]["macro_sql"] for name in _project_macros(node, macros)]
+            templates = [node["raw_code"], *_texts(node["unrendered_config"]), *called]
             parts = [
-                base,
+                json.dumps(_values(templates, variables, node["package_name"]), sort_keys=True, default=str),
                 node["checksum"]["checksum"],
                 json.dumps(node["unrendered_config"], sort_keys=True, default=str),
                 json.dumps([(c["name"], c.get("data_type")) for c in node["columns"].values()]),
-                *(macros[name]["macro_sql"] for name in _project_macros(node, macros)),
+                *called,
                 *(version(parent) for parent in sorted(node["depends_on"].get("nodes", [])) if parent in nodes),
             ]
             versions[key] = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -88,6 +92,41 @@ def _project_macros(node: Mapping[str, Any], macros: Mapping[str, Any]) -> list[
         found.add(name)
         waiting.extend(macros[name]["depends_on"]["macros"])
     return sorted(found)
+
+
+def _values(templates: Iterable[str], variables: Mapping[str, Any], package: str) -> dict[str, Any]:
+    scoped = variables.get(package)
+    values = {**variables, **scoped} if isinstance(scoped, Mapping) else dict(variables)
+    named: set[str] = set()
+    for template in templates:
+        names = _named_variables(template)
+        if names is None:
+            return values
+        named |= names
+    return {name: value for name, value in values.items() if name in named}
+
+
+@cache
+def _named_variables(template: str) -> frozenset[str] | None:
+    """Return the variables that a template takes by ``var('name')``; None where it takes one by another name."""
+    tokens = [(kind, text) for _, kind, text in _JINJA.lex(template) if kind != "whitespace"]
+    named = set()
+    for n, token in enumerate(tokens):
+        if token == ("name", "var"):
+            match tokens[n + 1 : n + 4]:
+                case [("operator", "("), ("string", name), ("operator", "," | ")")]:
+                    named.add(name[1:-1])
+                case _:
+                    return None
+    return frozenset(named)
+
+
+def _texts(config: object) -> list[str]:
+    if isinstance(config, Mapping):
+        return [text for value in config.values() for text in _texts(value)]
+    if isinstance(config, list):
+        return [text for value in config for text in _texts(value)]
+    return [config] if isinstance(config, str) else []
 
 
 def stale_models(

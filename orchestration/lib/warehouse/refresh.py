@@ -20,8 +20,6 @@ from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.windows import Window
 from orchestration.settings import PROJECT_ROOT
 
-# Only the stage ``fit`` reads these: a change of them rebuilds no model.
-PYTHON_VARIABLES: Final = frozenset({"attribution_bootstrap_samples", "attribution_seed"})
 # A refresh of a window touches these; the rest are views and seeds, built when their text changes.
 WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
 
@@ -192,7 +190,7 @@ class Refresh:
 
 
 def project_variables() -> dict[str, Any]:
-    """Return the ``vars`` of ``dbt_project.yml`` that SQL reads: a model is older than its variables, too."""
+    """Return the ``vars`` of ``dbt_project.yml``."""
     project = yaml.safe_load((PROJECT_ROOT / "dbt_project.yml").read_text(encoding="utf-8"))
     variables: dict[str, Any] = project.get("vars", {})
-    return {name: value for name, value in variables.items() if name not in PYTHON_VARIABLES}
+    return variables
