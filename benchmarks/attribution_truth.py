@@ -1,8 +1,8 @@
 """The demo data's planted truth against what the marts credit, campaign by campaign.
 
-Needs a database that holds the demo data, as ``make run`` leaves it. Planted are the conversions that an exposure caused
-within the campaign's lookback; credited are those that each model gives the campaign, caused or not: a conversion
-that would have happened anyway is credited too where it follows an exposure. Lift is the estimate of the caused ones.
+Needs a database that holds the demo data, as ``make run`` leaves it. Planted are the conversions that an exposure
+caused within the campaign's lookback; credited are those that each model gives the campaign, caused or not: one that
+would have happened anyway is credited too where it follows an exposure. Lift is the estimate of the caused ones.
 
     python benchmarks/attribution_truth.py
 """
@@ -51,7 +51,9 @@ def main() -> None:
         row["lift"] = float(estimate or 0)
         for name, figure in row.items():
             totals[name] += figure
-        shown = "-" if estimate is None else f"{estimate:.0f}" + ("" if low is None else f" ({low:.0f} to {high:.0f})")
+        shown = (
+            "-" if estimate is None else f"{estimate:.0f}" + ("" if low is None else f" ({low:.0f} to {high:.0f})")
+        )
         table.add_row(" ".join(key), *(f"{figure:.1f}" for name, figure in row.items() if name != "lift"), shown)
     table.add_row("all", *(f"{figure:.1f}" for figure in totals.values()))
     Console(width=200).print(table)

@@ -1,7 +1,12 @@
 -- Modelled credit is of all journeys of a month together: no window refreshes it, the stage `fit` builds this whole.
+-- The hooks are those of rpt_campaign_lift, for the same reasons.
 {{ config(
     materialized='table',
     tags=['fit'],
+    pre_hook=[
+        'set local timescaledb.enable_bulk_decompression = off',
+        'set local enable_nestloop = off',
+    ],
     indexes=[{'columns': ['tenant_id', 'month']}],
 ) }}
 

@@ -34,6 +34,12 @@ _CREDIT_COLUMNS: Final = (
     *("channel", "conversions", "low", "high", "removal_effect", "share_of_conversions", "share_of_revenue"),
 )
 
+# TimescaleDB was seen to crash on CREATE TABLE AS from the columnstore with the first on; and the planner takes
+# joins of what it has no statistics of for tiny, where a nested loop goes through all pairs.
+_SETTINGS: Final = (
+    "set local timescaledb.enable_bulk_decompression = off",
+    "set local enable_nestloop = off",
+)
 # Journeys stand still while they are fitted, and the view is computed once.
 _TAKE: Final = """
     create temporary table fit_journeys on commit drop as
@@ -219,6 +225,8 @@ def fit(connection: psycopg.Connection, *, samples: int, seed: int) -> FitSummar
     summary = {"fitted": 0, "unchanged": 0}
     notes = []
     with connection.transaction():
+        for setting in _SETTINGS:
+            connection.execute(setting)
         connection.execute(_TAKE)
         groups = _rows(connection, Group, _GROUPS)
         models = _rows(connection, Model, _MODELS, (list(METHODS),))
