@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from orchestration.lib.ingestion.summary import LoadSummary
+    from orchestration.lib.warehouse.fit import Fit
     from orchestration.lib.warehouse.refresh import Refresh
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one clear line, never in a traceback."""
+    from orchestration.lib.attribution.settings import AttributionSettingsError
     from orchestration.lib.ingestion.errors import LoadError
 
     try:
@@ -81,6 +83,7 @@ def main() -> None:
         MigrationError,
         WindowError,
         LoadError,
+        AttributionSettingsError,
         dbt.DbtError,
     ) as error:
         fail(str(error))
@@ -129,14 +132,23 @@ def run(json_: Json = False) -> None:
     say("loaded", str(report))
     refresh, events = _refresh(settings, database, quiet=json_)
     say("built", refresh.plan.summary())
-    if report.files or events:
-        _tell_dagster(settings, database, report, refresh, events)
+    stage, fit_events = _fit(settings, database, quiet=json_)
+    say("fitted", stage.describe())
+    if report.files or events or fit_events:
+        _tell_dagster(settings, database, report, refresh, events, stage, fit_events)
     with database.connect(read_only=True) as connection:
         campaigns = results.campaigns(connection)
         waterfall = results.waterfall(connection)
     if json_:
-        _print_json({"load": report.as_dict(), "campaigns": [asdict(row) for row in campaigns]})
+        _print_json(
+            {
+                "load": report.as_dict(),
+                "fit": _fit_as_dict(stage),
+                "campaigns": [asdict(row) for row in campaigns],
+            }
+        )
         return
+    _show_notes(stage)
     out.print(_campaign_table(campaigns))
     out.print(_waterfall_table(waterfall))
     _show_next_steps(settings)
@@ -274,6 +286,25 @@ def build(
         _print_json({"windows": [window.as_vars() for window in plan.windows], "models": plan.models})
     else:
         out.print(plan.summary())
+
+
+@app.command()
+def fit(json_: Json = False) -> None:
+    """Fit the data-driven attribution models (Markov, Shapley), then build what stands on them.
+
+    Dagster does it every night, [bold]earmark run[/bold] at its end. Months whose journeys and settings are as
+    before are not fitted anew.
+    """
+    settings = load_settings()
+    database = _database(settings)
+    stage, events = _fit(settings, database, quiet=json_)
+    if events:
+        _tell_dagster(settings, database, None, None, (), stage, events)
+    if json_:
+        _print_json(_fit_as_dict(stage))
+        return
+    out.print(stage.describe(), highlight=False)
+    _show_notes(stage)
 
 
 @app.command()
@@ -892,18 +923,56 @@ def _refresh(
     return refresh, done
 
 
+def _fit(settings: Settings, database: Database, *, quiet: bool) -> tuple[Fit, list[dbt.Event]]:
+    """Run the stage ``fit``; returns it and the events that say what came of each model and test."""
+    from orchestration.lib.warehouse.fit import Fit
+
+    stage = Fit(database, threads=settings.dbt_threads)
+    with _progress(disable=quiet) as bar:
+        bar.add_task("fitting", total=None)
+        events = [event for event in stage.run() if dbt.is_result(event)]
+    return stage, events
+
+
+def _fit_as_dict(stage: Fit) -> dict[str, Any]:
+    """Return what the stage did; counts are null where there was nothing to do."""
+    summary = stage.summary
+    return {
+        "fitted": summary and summary.fitted,
+        "skipped": summary and summary.unchanged,
+        "removed": summary and summary.removed,
+        "groups": summary and summary.groups,
+        "conversions": summary and summary.conversions,
+        "notes": summary.notes if summary else [],
+        "models": stage.plan.stale,
+    }
+
+
+def _show_notes(stage: Fit) -> None:
+    for note in stage.summary.notes if stage.summary else ():
+        err.print(f"[bold yellow]note[/bold yellow] {escape(note)}", highlight=False, soft_wrap=True)
+
+
 def _tell_dagster(
-    settings: Settings, database: Database, loads: LoadSummary, refresh: Refresh, events: Sequence[dbt.Event]
+    settings: Settings,
+    database: Database,
+    loads: LoadSummary | None,
+    refresh: Refresh | None,
+    events: Sequence[dbt.Event],
+    stage: Fit,
+    fit_events: Sequence[dbt.Event],
 ) -> None:
     with err.status("telling Dagster"):
         logging.getLogger("dagster").setLevel(logging.ERROR)
         os.environ.update(dagster_environment(settings, database))
         from dagster import DagsterInstance
 
-        from orchestration.defs.report import report
+        from orchestration.defs.report import report, report_fit
 
         with DagsterInstance.get() as instance:
-            report(instance, loads, refresh, events)
+            if loads is not None and refresh is not None:
+                report(instance, loads, refresh, events)
+            report_fit(instance, stage, fit_events)
 
 
 def _progress(*, disable: bool = False) -> Progress:

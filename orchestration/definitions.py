@@ -5,18 +5,27 @@ import dagster as dg
 from orchestration.defs.agent_lists import public_agent_list
 from orchestration.defs.assets import dbt_models, landing_files, load_job, public_networks, raw_tables, refresh_job
 from orchestration.defs.checks import CHECKS
+from orchestration.defs.fit import attribution_fit, dbt_fit_models, fit_job
 from orchestration.defs.resources import Landing, Warehouse
-from orchestration.defs.schedules import daily_maintenance, maintenance
+from orchestration.defs.schedules import daily_maintenance, maintenance, nightly_fit
 from orchestration.defs.sensors import freshness_sensor, landing_sensor
 
 
 def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
     """Return the code location on this database and landing folder."""
     return dg.Definitions(
-        assets=[landing_files, public_networks, public_agent_list, raw_tables, dbt_models],
+        assets=[
+            landing_files,
+            public_networks,
+            public_agent_list,
+            raw_tables,
+            dbt_models,
+            attribution_fit,
+            dbt_fit_models,
+        ],
         asset_checks=CHECKS,
-        jobs=[load_job, refresh_job, maintenance],
-        schedules=[daily_maintenance],
+        jobs=[load_job, refresh_job, fit_job, maintenance],
+        schedules=[daily_maintenance, nightly_fit],
         sensors=[landing_sensor, freshness_sensor],
         resources={"warehouse": warehouse, "landing": landing},
         # A run is one step: a process of its own for it would only cost its start.

@@ -17,6 +17,7 @@ from orchestration.lib.ingestion.public_networks import fetch_lists
 from orchestration.lib.ingestion.rows import has_network
 from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
 from orchestration.lib.warehouse import dbt
+from orchestration.lib.warehouse.fit import SELECTION, Fit
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.lib.warehouse.windows import Window
 from orchestration.runtime import lookups, networks_folder
@@ -153,6 +154,7 @@ TRANSLATOR: Final = Translator()
 @dbt_assets(
     manifest=dbt.ensure_manifest(),
     name="dbt_models",
+    exclude=SELECTION,  # they stand on an asset that stands on these: see fit.py
     dagster_dbt_translator=TRANSLATOR,
     pool="refresh",
 )
@@ -160,13 +162,13 @@ def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehou
     """Refresh the models in one dbt invocation, inside this process."""
     refresh = Refresh(warehouse.database(), threads=load_settings().dbt_threads)
     windows = [Window.parse(window.start, window.end) for window in config.windows]
-    for event in refresh.run(windows, full=config.full, models=_selected(context)):
+    for event in refresh.run(windows, full=config.full, models=selected_models(context)):
         if dbt.is_result(event):
             context.log.info(event["info"]["msg"])
         yield from to_dagster(event, refresh, context)
 
 
-def _selected(context: dg.AssetExecutionContext) -> list[str]:
+def selected_models(context: dg.AssetExecutionContext) -> list[str]:
     """Return the names of the selected models, none where all are."""
     if not context.is_subset:
         return []
@@ -174,7 +176,7 @@ def _selected(context: dg.AssetExecutionContext) -> list[str]:
 
 
 def to_dagster(
-    event: dbt.Event, refresh: Refresh, context: dg.AssetExecutionContext | None = None
+    event: dbt.Event, refresh: Refresh | Fit, context: dg.AssetExecutionContext | None = None
 ) -> Iterator[Any]:
     """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes.
 
@@ -190,7 +192,7 @@ def to_dagster(
             yield told
 
 
-def _model_metadata(event: dbt.Event, refresh: Refresh) -> dict[str, Any]:
+def _model_metadata(event: dbt.Event, refresh: Refresh | Fit) -> dict[str, Any]:
     name = event["data"]["node_info"]["node_name"]
     metadata: dict[str, Any] = {}
     written = _ROWS_WRITTEN.match(event["data"]["status"])

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from orchestration.defs.fit import fit_job
 from orchestration.defs.resources import Warehouse
 
 
@@ -23,6 +24,15 @@ daily_maintenance = dg.ScheduleDefinition(
     name="daily_maintenance",
     job=maintenance,
     cron_schedule="17 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+# After maintenance: both are for the hours in which nobody waits.
+nightly_fit = dg.ScheduleDefinition(
+    name="nightly_fit",
+    job=fit_job,
+    cron_schedule="47 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

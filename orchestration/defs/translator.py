@@ -7,8 +7,12 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 
+from orchestration.lib.warehouse.changes import FIT_TAG
+
 # What readers are promised: a mart is refreshed within the hour, and looked after before it is a day old.
 MART_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))
+# What is fitted nightly may miss one night before it is late.
+FIT_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=54), warn_window=timedelta(hours=30))
 
 
 class Translator(DagsterDbtTranslator):
@@ -31,7 +35,7 @@ class Translator(DagsterDbtTranslator):
             attributes["kinds"] = {"dbt", "postgres", node["config"]["materialized"][:16]}
             attributes["owners"] = _owners(manifest, node)
             if layer == "marts" and node["config"]["materialized"] != "view":
-                attributes["freshness_policy"] = MART_FRESHNESS
+                attributes["freshness_policy"] = FIT_FRESHNESS if FIT_TAG in node["tags"] else MART_FRESHNESS
         return spec.replace_attributes(**attributes)
 
 

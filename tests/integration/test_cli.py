@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from orchestration.cli import main
+from orchestration.lib.attribution.settings import check_settings
 from orchestration.lib.ingestion.privacy import HashKey
+from orchestration.lib.warehouse import fit, refresh
 from orchestration.settings import PROJECT_ROOT
 
 EARMARK = Path(sys.executable).parent / "earmark"
@@ -45,15 +49,57 @@ def test_the_main_job_and_its_second_run(database: str, landing: Path) -> None:
         for total in first["load"]["datasets"].values()
     )
     assert first["campaigns"]
+    assert first["fit"]["fitted"] > 0
+    assert "rpt_model_comparison" in first["fit"]["models"]
     second = json.loads(earmark("run", "--json", **settings).stdout)
     assert second["load"]["files"] == 0
     assert second["campaigns"] == first["campaigns"]
+    assert second["fit"]["fitted"] is None
 
     status = json.loads(earmark("status", "--json", **settings).stdout)
     assert sum(line["days_pending"] for line in status["datasets"]) == 0
     assert earmark("build", **settings).stdout.startswith("nothing to do")
     window = ("--event-time-start", "2026-06-20", "--event-time-end", "2026-06-21")
     assert "refreshed for 2026-06-20" in earmark("build", *window, **settings).stdout
+
+    # A refresh, even of the same rows, is a reason to look; the journeys are as before.
+    fitted = json.loads(earmark("fit", "--json", **settings).stdout)
+    assert (fitted["fitted"], fitted["skipped"]) == (0, first["fit"]["fitted"])
+    assert fitted["conversions"] == first["fit"]["conversions"] > 0
+    assert earmark("fit", **settings).stdout.startswith("nothing to do")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("drop table marts.rpt_model_comparison")
+        assert earmark("fit", **settings).stdout.strip().endswith(" models built")
+        models = connection.execute("select count(distinct model) from marts.rpt_model_comparison").fetchone()
+        seed = connection.execute("select count(*) from seeds.attribution_models").fetchone()
+        assert models == seed
+    told = earmark("build", "--select", "rpt_model_comparison", expect=1, **settings).stderr
+    assert "rpt_model_comparison: no refresh builds this, but the stage fit: earmark fit" in told
+
+
+@pytest.mark.parametrize("command", ["build", "run", "fit"])
+def test_wrong_settings_of_attribution_are_told_before_dbt_runs(
+    database: str,
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "landing" / "tenants.csv").write_text("tenant_id,name\nacme,Acme\n")
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("EARMARK_LANDING", str(tmp_path / "landing"))
+    monkeypatch.setattr(sys, "argv", ["earmark", command])
+    for stage in (fit, refresh):
+        monkeypatch.setattr(stage, "check_settings", partial(check_settings, tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    told = capsys.readouterr().err
+    assert "seeds/attribution_models.csv is missing; put it back" in told
+    assert "dbt_project.yml cannot be read" in told
+    with psycopg.connect(database) as connection:
+        assert connection.execute("select count(*) from ingest.runs").fetchone() == (0,)
 
 
 def test_one_file_with_a_tenant(database: str, tmp_path: Path) -> None:
@@ -212,7 +258,19 @@ def test_migrate_shows_and_prints_without_changing(database: str) -> None:
 
 def test_help_teaches() -> None:
     assert "earmark run" in earmark("--help").stdout
-    for command in ("run", "load", "build", "status", "migrate", "demo-data", "ui", "db", "tenant", "networks"):
+    for command in (
+        "run",
+        "load",
+        "build",
+        "fit",
+        "status",
+        "migrate",
+        "demo-data",
+        "ui",
+        "db",
+        "tenant",
+        "networks",
+    ):
         assert len(earmark(command, "--help").stdout) > 200
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from orchestration.definitions import build_definitions, definitions
 from orchestration.defs.assets import public_networks
+from orchestration.defs.fit import markdown_table
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.sensors import (
     FIRST_PAUSE,
@@ -20,6 +21,8 @@ from orchestration.defs.sensors import (
     landing_sensor,
     next_request,
 )
+from orchestration.lib.attribution.fit import FitSummary
+from orchestration.lib.demo import write_demo_data
 from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
@@ -148,6 +151,39 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
     assert loaded == (3,)
 
 
+def test_the_fit_runs_after_the_models(instance: dg.DagsterInstance, database: str, tmp_path: Path) -> None:
+    landing = tmp_path / "demo"
+    write_demo_data(landing, days=10, events=2000, tenants=1, seed=7)
+    location = build_definitions(Warehouse(url=database), Landing(root=str(landing)))
+    assert _run(location, instance, "load_and_refresh", dg.RunRequest()).success
+    result = _run(location, instance, "fit", dg.RunRequest())
+    assert result.success
+    materialized = [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()]
+    assert materialized[:2] == ["attribution/channel_credits", "attribution/fits"]
+    assert "marts/rpt_model_comparison" in materialized[2:]
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert {check.check_name for check in result.get_asset_check_evaluations()} >= {
+        "model_comparison_conserves_conversions",
+        "shapley_by_path_is_shapley_by_definition",
+    }
+    told, _ = result.asset_materializations_for_node("attribution_fit")
+    assert told.metadata["fitted"].value > 0
+    assert told.metadata["skipped"].value == 0
+    assert str(told.metadata["credit"].value).startswith("| tenant | model | channel | conversions |")
+    with psycopg.connect(database) as connection:
+        conversions = connection.execute("select sum(conversions) from attribution.fits where model = 'shapley'")
+        assert conversions.fetchone() == (told.metadata["conversions"].value,)
+    again, _ = _run(location, instance, "fit", dg.RunRequest()).asset_materializations_for_node("attribution_fit")
+    assert (again.metadata["fitted"].value, again.metadata["skipped"].value) == (0, told.metadata["fitted"].value)
+
+
+def test_the_table_of_credit_is_short_and_safe() -> None:
+    rows = tuple(("acme", "markov", f"a|b{number}", 1234.56) for number in range(3))
+    lines = markdown_table(FitSummary(latest=rows), most=2).splitlines()
+    assert lines[2] == "| acme | markov | a\\|b0 | 1,234.6 |"
+    assert lines[-1] == "1 more rows: attribution.channel_credits"
+
+
 def test_public_networks_are_fetched_and_what_fails_is_told(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +208,14 @@ def test_the_graph_goes_from_files_to_marts() -> None:
     assert dg.AssetKey(["landing", "files"]) in upstream
     assert dg.AssetKey(["raw", "listener_events"]) in upstream
     assert dg.AssetKey(["landing", "public_networks"]) in upstream
+    assert dg.AssetKey(["attribution", "channel_credits"]) not in upstream
+    fitted = graph.get_ancestor_asset_keys(dg.AssetKey(["marts", "rpt_model_comparison"]))
+    assert dg.AssetKey(["attribution", "channel_credits"]) in fitted
+    assert dg.AssetKey(["intermediate", "int_attribution_journeys"]) in graph.get_ancestor_asset_keys(
+        dg.AssetKey(["attribution", "channel_credits"])
+    )
+    (schedule,) = [item for item in definitions.schedules or () if item.name == "nightly_fit"]
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         if key.path[0] in {"seeds", "tenancy", "ingest"}:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.changes import model_versions
-from orchestration.lib.warehouse.refresh import Plan, build_arguments, project_variables
+from orchestration.lib.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
 from orchestration.lib.warehouse.windows import Window
 
 MANIFEST: dict[str, Any] = {
@@ -186,7 +186,8 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
     )
     arguments = build_arguments(plan, threads=3)
     assert arguments[0] == "build"
-    assert arguments[arguments.index("--select") + 1 : arguments.index("--vars")] == ["child", "parent"]
+    assert arguments[arguments.index("--select") + 1 : arguments.index("--exclude")] == ["child", "parent"]
+    assert arguments[arguments.index("--exclude") + 1 : arguments.index("--vars")] == ["tag:fit"]
     assert arguments[-1] == (
         '{"rebuild": ["child"], "windows": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
         '["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z"]]}'
@@ -202,3 +203,12 @@ def test_an_empty_plan_says_so() -> None:
 def test_windows_that_nobody_gave_are_left_to_the_models() -> None:
     plan = Plan(windows=(Window.parse("2026-01-01", "2026-01-03"),), stale=(), windowed=("child",))
     assert build_arguments(plan, threads=1)[-1] == '{"rebuild": []}'
+
+
+def test_the_models_of_the_stage_fit_are_those_with_its_tag() -> None:
+    nodes = {
+        "model.a": {"name": "a", "resource_type": "model", "tags": ["fit"]},
+        "model.b": {"name": "b", "resource_type": "model", "tags": ["other"]},
+        "test.c": {"name": "c", "resource_type": "test", "tags": ["fit"]},
+    }
+    assert fit_models({"nodes": nodes}) == ("a",)

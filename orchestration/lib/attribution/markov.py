@@ -44,6 +44,11 @@ class Chain:
         self._mover = paths.owner[inner]
         self._move = self._state[np.flatnonzero(inner) - 1] * self._count + self._state[inner]
 
+    @property
+    def states(self) -> int:
+        """How many states there are: time grows with their cube."""
+        return self._count
+
     def removal_effects(self, journeys: Floats, rewards: Floats) -> Floats:
         """Return 1 - E(reward without a channel) / E(reward), where flow into the removed channel goes to null.
 

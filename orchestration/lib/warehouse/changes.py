@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 
 from orchestration.lib.warehouse.windows import Window, merge_days
 
+FIT_TAG: Final = "fit"  # of models that no refresh builds but the stage of this name (``fit``)
 _BUILT_TYPES: Final = ("model", "seed")
 _JINJA: Final = Environment(autoescape=True)  # to read templates by, not to render any
 
@@ -133,12 +134,15 @@ def stale_models(
 ) -> list[str]:
     """Return the models and seeds to build whole, in name order.
 
-    They are missing, older than their version, or stand on a table that was replaced.
+    They are missing, older than their version, or stand on a table that was replaced. Models of the stage ``fit``
+    are none of them.
     """
     relations = {
         node["name"]: (node["schema"], node["alias"])
         for node in manifest["nodes"].values()
-        if node["resource_type"] in _BUILT_TYPES and node["config"]["materialized"] != "ephemeral"
+        if node["resource_type"] in _BUILT_TYPES
+        and node["config"]["materialized"] != "ephemeral"
+        and FIT_TAG not in node["tags"]
     }
     existing = set(
         connection.execute(

@@ -1,6 +1,7 @@
 """The refresh: from changed days to refreshed models, in one dbt invocation.
 
 What is decided here: whether there is anything to do, which models are rebuilt whole, and dbt's arguments for it.
+Models tagged ``fit`` are none of it: ``fit`` builds them.
 Which days a model refreshes it finds out itself, unless windows are given. ``changes`` knows what changed, ``dbt``
 runs the command.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 import psycopg
 import yaml
 
+from orchestration.lib.attribution.settings import check_settings
 from orchestration.lib.warehouse import changes, dbt
 from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.windows import Window
@@ -73,15 +75,23 @@ def make_plan(
 ) -> Plan:
     """Decide what to refresh: ``windows`` where given, else what has changed; ``full``: everything.
 
-    With ``models``, only those: for ``windows``, or whole where none are given.
+    With ``models``, only those: for ``windows``, or whole where none are given. Models of the stage ``fit`` are
+    none of it.
+
+    Raises:
+        DbtError: one of ``models`` is of the stage ``fit``.
+
     """
+    of_fit = set(fit_models(manifest))
+    if chosen_of_fit := sorted(of_fit.intersection(models)):
+        raise dbt.DbtError(f"{', '.join(chosen_of_fit)}: no refresh builds this, but the stage fit: earmark fit")
     if models:
         chosen = tuple(sorted(models))
         if windows and not full:
             return Plan(windows=tuple(windows), stale=(), windowed=chosen, given=True)
         return Plan(windows=(), stale=chosen, windowed=())
     versions = changes.model_versions(manifest, project_variables())
-    stale = sorted(versions) if full else changes.stale_models(connection, manifest, versions)
+    stale = sorted(set(versions) - of_fit) if full else changes.stale_models(connection, manifest, versions)
     return Plan(
         windows=tuple(windows) or tuple(changes.windows_of(changes.pending_days(connection))),
         stale=tuple(stale),
@@ -89,15 +99,31 @@ def make_plan(
             sorted(
                 node["name"]
                 for node in manifest["nodes"].values()
-                if node["resource_type"] == "model" and node["config"]["materialized"] in WINDOWED
+                if node["resource_type"] == "model"
+                and node["config"]["materialized"] in WINDOWED
+                and node["name"] not in of_fit
             )
         ),
         given=bool(windows),
     )
 
 
+def fit_models(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the models that the stage ``fit`` builds, in name order."""
+    return tuple(
+        sorted(
+            node["name"]
+            for node in manifest["nodes"].values()
+            if node["resource_type"] == "model" and changes.FIT_TAG in node["tags"]
+        )
+    )
+
+
 def build_arguments(plan: Plan, *, threads: int) -> list[str]:
-    """Return dbt's arguments for a plan: one ``dbt build`` of its models and their tests."""
+    """Return dbt's arguments for a plan: one ``dbt build`` of its models and their tests.
+
+    Tests that also read a model of the stage ``fit`` are left to that stage.
+    """
     variables: dict[str, Any] = {"rebuild": list(plan.stale)}
     if plan.given:
         variables["windows"] = [window.as_vars() for window in plan.windows]
@@ -110,6 +136,8 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
         "unit_test",
         "--select",
         *plan.models,
+        "--exclude",
+        f"tag:{changes.FIT_TAG}",
         "--vars",
         json.dumps(variables),
     ]
@@ -123,6 +151,13 @@ class Refresh:
     """
 
     def __init__(self, database: Database, *, threads: int = 4) -> None:
+        """Parse the project.
+
+        Raises:
+            AttributionSettingsError: the settings of attribution are wrong.
+
+        """
+        check_settings()
         self.database = database
         self.threads = threads
         self.plan = Plan((), (), ())
