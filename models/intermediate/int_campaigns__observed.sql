@@ -4,13 +4,21 @@ with campaigns as (
     select * from {{ ref('stg_raw__campaigns') }}
 ),
 
+attribution_events as (
+    select * from {{ ref('stg_raw__attribution_events') }}
+),
+
+downloads as (
+    select * from {{ ref('fct_downloads') }}
+),
+
 responses as (
     select
-        responses.tenant_id,
-        min(responses.occurred_at) as first_at,
-        max(responses.occurred_at) as last_at
-    from {{ ref('stg_raw__attribution_events') }} as responses
-    group by responses.tenant_id
+        attribution_events.tenant_id,
+        min(attribution_events.occurred_at) as first_at,
+        max(attribution_events.occurred_at) as last_at
+    from attribution_events
+    group by attribution_events.tenant_id
 ),
 
 listening as (
@@ -18,7 +26,7 @@ listening as (
         downloads.tenant_id,
         min(downloads.occurred_at) as first_at,
         max(downloads.occurred_at) as last_at
-    from {{ ref('fct_downloads') }} as downloads
+    from downloads
     group by downloads.tenant_id
 ),
 

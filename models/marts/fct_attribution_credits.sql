@@ -25,22 +25,25 @@ claiming as (
     select
         claims.tenant_id,
         claims.conversion_id,
+        claims.occurred_at,
         array_agg(claims.signal order by claims.signal) as signals
     from (
         select
             conversions.tenant_id,
             conversions.conversion_id,
+            conversions.occurred_at,
             unnest(string_to_array(nullif(conversions.claims, ''), ',')) as signal
         from conversions
         union
         select
             paths.tenant_id,
             paths.conversion_id,
+            paths.occurred_at,
             paths.signal
         from paths
         where paths.position is not null
     ) as claims
-    group by claims.tenant_id, claims.conversion_id
+    group by claims.tenant_id, claims.conversion_id, claims.occurred_at
 ),
 
 -- Beside each conversion before it is credited: the planner cannot tell that hundreds of thousands of credits come out
@@ -51,7 +54,10 @@ converted as (
         claiming.signals as claiming_signals
     from conversions
     left join claiming
-        on conversions.tenant_id = claiming.tenant_id and conversions.conversion_id = claiming.conversion_id
+        on
+            conversions.tenant_id = claiming.tenant_id
+            and conversions.conversion_id = claiming.conversion_id
+            and conversions.occurred_at = claiming.occurred_at
 ),
 
 in_path as (
@@ -60,7 +66,7 @@ in_path as (
 ),
 
 credited as (
-    {{ credited('in_path', 'models', 'tenant_id, conversion_id') }}
+    {{ credited('in_path', 'models', 'tenant_id, conversion_id, occurred_at') }}
 ),
 
 -- A conversion without a path is a row of its own under every model.
@@ -73,7 +79,10 @@ unattributed as (
     where not exists (
         select 1
         from in_path
-        where conversions.tenant_id = in_path.tenant_id and conversions.conversion_id = in_path.conversion_id
+        where
+            conversions.tenant_id = in_path.tenant_id
+            and conversions.conversion_id = in_path.conversion_id
+            and conversions.occurred_at = in_path.occurred_at
     )
 ),
 
@@ -109,7 +118,10 @@ credits as (
         converted.currency
     from credited
     inner join converted
-        on credited.tenant_id = converted.tenant_id and credited.conversion_id = converted.conversion_id
+        on
+            credited.tenant_id = converted.tenant_id
+            and credited.conversion_id = converted.conversion_id
+            and credited.occurred_at = converted.occurred_at
 
     union all
 

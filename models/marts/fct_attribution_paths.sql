@@ -73,7 +73,9 @@ seen as (
 linked as (
     select
         seen.*,
-        count(*) over (partition by seen.tenant_id, seen.conversion_id, seen.match_type) as households
+        count(*) over (
+            partition by seen.tenant_id, seen.conversion_id, seen.occurred_at, seen.match_type
+        ) as households
     from seen
 ),
 
@@ -107,6 +109,7 @@ found as materialized (
     {% for of, match_type, identity in searches %}
         select
             {{ of }}.conversion_id,
+            {{ of }}.occurred_at as converted_at,
             {{ match_type }},
             near.*
         from {{ of }}
@@ -129,6 +132,7 @@ found as materialized (
     -- What the conversion itself shows: its order, by code, URL, answer or name.
     select
         conversions.conversion_id,
+        conversions.occurred_at as converted_at,
         'order' as match_type,
         conversions.tenant_id,
         conversions.conversion_id as touch_id,
@@ -154,6 +158,7 @@ cuts as (
     select
         conversions.tenant_id,
         conversions.conversion_id,
+        conversions.occurred_at,
         max(earlier.occurred_at) as cut_at
     from conversions
     inner join all_conversions as earlier
@@ -166,12 +171,12 @@ cuts as (
     where
         {{ in_window('earlier.occurred_at', before_days=reach) }}
         and {{ 'true' if var('attribution_cut_at_conversion') else 'false' }}
-    group by conversions.tenant_id, conversions.conversion_id
+    group by conversions.tenant_id, conversions.conversion_id, conversions.occurred_at
 ),
 
 -- Once each, by the strongest identity; only campaigns of the advertiser that count the action.
 matched as (
-    select distinct on (found.tenant_id, found.conversion_id, found.touch_id)
+    select distinct on (found.tenant_id, found.conversion_id, found.converted_at, found.touch_id, found.occurred_at)
         found.tenant_id,
         found.conversion_id,
         conversions.occurred_at,
@@ -196,14 +201,20 @@ matched as (
         cuts.cut_at
     from found
     inner join conversions
-        on found.tenant_id = conversions.tenant_id and found.conversion_id = conversions.conversion_id
+        on
+            found.tenant_id = conversions.tenant_id
+            and found.conversion_id = conversions.conversion_id
+            and found.converted_at = conversions.occurred_at
     inner join campaigns
         on
             found.tenant_id = campaigns.tenant_id
             and found.campaign_id = campaigns.campaign_id
             and conversions.action = any(campaigns.conversion_actions)
     left join cuts
-        on found.tenant_id = cuts.tenant_id and found.conversion_id = cuts.conversion_id
+        on
+            found.tenant_id = cuts.tenant_id
+            and found.conversion_id = cuts.conversion_id
+            and found.converted_at = cuts.occurred_at
     where
         (
             conversions.sponsor_id is null
@@ -216,7 +227,9 @@ matched as (
     order by
         found.tenant_id,
         found.conversion_id,
+        found.converted_at,
         found.touch_id,
+        found.occurred_at,
         array_position(array['order', 'cookie', 'hashed_email', 'household'], found.match_type)
 ),
 
@@ -259,7 +272,7 @@ candidates as (
 ),
 
 positioned as (
-    {{ positioned('candidates', 'tenant_id, conversion_id') }}
+    {{ positioned('candidates', 'tenant_id, conversion_id, occurred_at') }}
 ),
 
 paths as (

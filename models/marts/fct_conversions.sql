@@ -51,6 +51,7 @@ ordered as (
     select
         candidates.*,
         case when candidates.order_number is null then candidates.event_id end as lone_event_id,
+        case when candidates.order_number is null then candidates.occurred_at end as lone_at,
         case
             when candidates.sponsor_id is not null or candidates.order_number is null then candidates.sponsor_id
             when
@@ -87,7 +88,12 @@ ranked as (
     where not ordered.is_refund
     window
         of_order as (
-            partition by ordered.tenant_id, ordered.order_sponsor_id, ordered.order_number, ordered.lone_event_id
+            partition by
+                ordered.tenant_id,
+                ordered.order_sponsor_id,
+                ordered.order_number,
+                ordered.lone_event_id,
+                ordered.lone_at
         )
 ),
 
@@ -127,36 +133,41 @@ orders as (
             {{ first_known('ranked.currency', 'ranked.nth') }}
         ) as currency
     from ranked
-    group by ranked.tenant_id, ranked.order_sponsor_id, ranked.order_number, ranked.lone_event_id
+    group by
+        ranked.tenant_id, ranked.order_sponsor_id, ranked.order_number, ranked.lone_event_id, ranked.lone_at
 ),
 
--- What was paid back. Several signals may report it: the strongest one is believed.
+-- What was paid back. In another currency than the order's it cannot be taken off; of several signals that report it
+-- the strongest is believed.
 refund_events as (
-    select
-        ordered.*,
-        {{ signal_rank('ordered.signal') }} as strength,
-        min({{ signal_rank('ordered.signal') }}) over (
-            partition by ordered.tenant_id, ordered.order_sponsor_id, ordered.order_number
-        ) as strongest
-    from ordered
-    where ordered.is_refund and ordered.order_number is not null
-),
-
--- In another currency than the order's it cannot be taken off.
-refunds as (
     select
         orders.tenant_id,
         orders.conversion_id,
-        sum(refund_events.value) as refunded_value
+        orders.occurred_at,
+        ordered.value,
+        {{ signal_rank('ordered.signal') }} as strength,
+        min({{ signal_rank('ordered.signal') }}) over (
+            partition by orders.tenant_id, orders.conversion_id, orders.occurred_at
+        ) as strongest
     from orders
-    inner join refund_events
+    inner join ordered
         on
-            orders.tenant_id = refund_events.tenant_id
-            and orders.order_number = refund_events.order_number
-            and orders.sponsor_id is not distinct from refund_events.order_sponsor_id
-            and coalesce(orders.currency = refund_events.currency, true)
+            orders.tenant_id = ordered.tenant_id
+            and orders.order_number = ordered.order_number
+            and orders.sponsor_id is not distinct from ordered.order_sponsor_id
+            and coalesce(orders.currency = ordered.currency, true)
+    where ordered.is_refund
+),
+
+refunds as (
+    select
+        refund_events.tenant_id,
+        refund_events.conversion_id,
+        refund_events.occurred_at,
+        sum(refund_events.value) as refunded_value
+    from refund_events
     where refund_events.strength = refund_events.strongest
-    group by orders.tenant_id, orders.conversion_id
+    group by refund_events.tenant_id, refund_events.conversion_id, refund_events.occurred_at
 ),
 
 conversions as (
@@ -166,7 +177,10 @@ conversions as (
         orders.gross_value + coalesce(refunds.refunded_value, 0) as value
     from orders
     left join refunds
-        on orders.tenant_id = refunds.tenant_id and orders.conversion_id = refunds.conversion_id
+        on
+            orders.tenant_id = refunds.tenant_id
+            and orders.conversion_id = refunds.conversion_id
+            and orders.occurred_at = refunds.occurred_at
     where {{ in_window('orders.occurred_at') }}
 )
 

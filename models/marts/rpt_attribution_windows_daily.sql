@@ -35,6 +35,7 @@ candidates as (
     select
         paths.tenant_id,
         paths.conversion_id,
+        paths.occurred_at,
         windows.window_days,
         paths.touch_id,
         paths.touch_type,
@@ -53,7 +54,7 @@ candidates as (
 ),
 
 positioned as (
-    {{ positioned('candidates', 'tenant_id, conversion_id, window_days') }}
+    {{ positioned('candidates', 'tenant_id, conversion_id, occurred_at, window_days') }}
 ),
 
 in_path as (
@@ -62,7 +63,7 @@ in_path as (
 ),
 
 credited as (
-    {{ credited('in_path', 'models', 'tenant_id, conversion_id, window_days') }}
+    {{ credited('in_path', 'models', 'tenant_id, conversion_id, occurred_at, window_days') }}
 ),
 
 credits as (
@@ -80,7 +81,10 @@ credits as (
             as revenue
     from credited
     inner join conversions
-        on credited.tenant_id = conversions.tenant_id and credited.conversion_id = conversions.conversion_id
+        on
+            credited.tenant_id = conversions.tenant_id
+            and credited.conversion_id = conversions.conversion_id
+            and credited.occurred_at = conversions.occurred_at
 
     union all
 
@@ -104,6 +108,7 @@ credits as (
         where
             conversions.tenant_id = in_path.tenant_id
             and conversions.conversion_id = in_path.conversion_id
+            and conversions.occurred_at = in_path.occurred_at
             and windows.window_days = in_path.window_days
     )
 ),

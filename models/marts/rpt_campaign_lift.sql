@@ -32,11 +32,15 @@ conversions as (
     select * from {{ ref('fct_conversions') }}
 ),
 
+downloads as (
+    select * from {{ ref('fct_downloads') }}
+),
+
 listeners as (
     select distinct
         downloads.tenant_id,
         downloads.household_key
-    from {{ ref('fct_downloads') }} as downloads
+    from downloads
     where downloads.household_key is not null
 ),
 

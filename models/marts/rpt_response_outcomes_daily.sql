@@ -55,16 +55,6 @@ ordered as (
     window whole_order as (partition by of_order.tenant_id, of_order.order_number)
 ),
 
-refunds as (
-    select
-        ordered.*,
-        {{ signal_rank('ordered.signal') }} > min({{ signal_rank('ordered.signal') }}) over (
-            partition by ordered.tenant_id, ordered.order_sponsor_id, ordered.order_number
-        ) as is_outranked
-    from ordered
-    where ordered.is_refund
-),
-
 orders as (
     select
         all_conversions.tenant_id,
@@ -82,21 +72,29 @@ orders as (
 
 refund_outcomes as (
     select
-        refunds.tenant_id,
-        refunds.event_id,
-        refunds.occurred_at,
+        ordered.tenant_id,
+        ordered.event_id,
+        ordered.occurred_at,
         case
             when orders.conversion_id is null then 'refund_without_order'
-            when refunds.is_outranked then 'refund_repeated'
-            when orders.currency <> refunds.currency then 'refund_other_currency'
+            when orders.currency <> ordered.currency then 'refund_other_currency'
+            when
+                {{ signal_rank('ordered.signal') }} > min({{ signal_rank('ordered.signal') }}) over (
+                    partition by
+                        orders.tenant_id,
+                        orders.conversion_id,
+                        coalesce(orders.currency <> ordered.currency, false)
+                )
+                then 'refund_repeated'
             else 'refund'
         end as outcome
-    from refunds
+    from ordered
     left join orders
         on
-            refunds.tenant_id = orders.tenant_id
-            and refunds.order_number = orders.order_number
-            and coalesce(refunds.order_sponsor_id, '') = coalesce(orders.sponsor_id, '')
+            ordered.tenant_id = orders.tenant_id
+            and ordered.order_number = orders.order_number
+            and coalesce(ordered.order_sponsor_id, '') = coalesce(orders.sponsor_id, '')
+    where ordered.is_refund
 ),
 
 outcomes as (

@@ -21,33 +21,37 @@ touched as (
     select
         paths.tenant_id,
         paths.conversion_id,
+        paths.occurred_at,
         paths.signal,
         array_agg(distinct paths.campaign_id) as campaign_ids
     from paths
     where coalesce(paths.left_out_as, '') not in ('excluded', 'before_conversion', 'beyond_lookback')
-    group by paths.tenant_id, paths.conversion_id, paths.signal
+    group by paths.tenant_id, paths.conversion_id, paths.occurred_at, paths.signal
 ),
 
 claiming as (
     select
         claims.tenant_id,
         claims.conversion_id,
+        claims.occurred_at,
         string_agg(claims.signal, ',' order by claims.signal) as signals,
         count(*) as signal_count
     from (
         select
             conversions.tenant_id,
             conversions.conversion_id,
+            conversions.occurred_at,
             unnest(string_to_array(nullif(conversions.claims, ''), ',')) as signal
         from conversions
         union
         select
             touched.tenant_id,
             touched.conversion_id,
+            touched.occurred_at,
             touched.signal
         from touched
     ) as claims
-    group by claims.tenant_id, claims.conversion_id
+    group by claims.tenant_id, claims.conversion_id, claims.occurred_at
 ),
 
 -- Conversions of two signals that have no campaign in common. One who heard of two campaigns and uses the code of one
@@ -55,12 +59,14 @@ claiming as (
 at_odds as (
     select distinct
         touched.tenant_id,
-        touched.conversion_id
+        touched.conversion_id,
+        touched.occurred_at
     from touched
     inner join touched as others
         on
             touched.tenant_id = others.tenant_id
             and touched.conversion_id = others.conversion_id
+            and touched.occurred_at = others.occurred_at
             and touched.signal < others.signal
             and not touched.campaign_ids && others.campaign_ids
 ),
@@ -79,9 +85,15 @@ signal_days as (
             as conversions_disagreeing
     from conversions
     left join claiming
-        on conversions.tenant_id = claiming.tenant_id and conversions.conversion_id = claiming.conversion_id
+        on
+            conversions.tenant_id = claiming.tenant_id
+            and conversions.conversion_id = claiming.conversion_id
+            and conversions.occurred_at = claiming.occurred_at
     left join at_odds
-        on conversions.tenant_id = at_odds.tenant_id and conversions.conversion_id = at_odds.conversion_id
+        on
+            conversions.tenant_id = at_odds.tenant_id
+            and conversions.conversion_id = at_odds.conversion_id
+            and conversions.occurred_at = at_odds.occurred_at
     group by
         conversions.tenant_id,
         (conversions.occurred_at at time zone 'UTC')::date,

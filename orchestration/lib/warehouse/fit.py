@@ -18,6 +18,7 @@ from orchestration.lib.attribution.fit import FitSummary, fit
 from orchestration.lib.attribution.settings import AttributionSettings, check_settings
 from orchestration.lib.warehouse import changes, dbt
 from orchestration.lib.warehouse.database import Database, advisory_lock
+from orchestration.lib.warehouse.migrations import require_current
 from orchestration.lib.warehouse.refresh import Plan, fit_models, project_variables
 
 SELECTION: Final = f"tag:{changes.FIT_TAG}"
@@ -88,6 +89,7 @@ class Fit:
             self.database.connect("earmark fit", autocommit=True) as connection,
             advisory_lock(connection, "refresh"),
         ):
+            require_current(connection)
             yield connection
 
     def _fit(self, connection: psycopg.Connection) -> FitSummary:

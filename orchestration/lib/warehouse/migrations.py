@@ -121,6 +121,18 @@ def status(connection: psycopg.Connection, folder: Path = MIGRATIONS) -> list[St
     return compare(migrations, _ledger(connection) if row and row[0] else [])
 
 
+def require_current(connection: psycopg.Connection) -> None:
+    """Refuse a database that this version of the code does not fit yet.
+
+    Raises:
+        MigrationError: a migration waits.
+
+    """
+    waiting = [item.file_name for item in status(connection) if item.state is State.PENDING]
+    if waiting:
+        raise MigrationError(f"the database is behind: {', '.join(waiting)} not applied. Run: earmark migrate")
+
+
 def migrate(
     connection: psycopg.Connection,
     folder: Path = MIGRATIONS,

@@ -17,6 +17,7 @@ import yaml
 from orchestration.lib.attribution.settings import check_settings
 from orchestration.lib.warehouse import changes, dbt
 from orchestration.lib.warehouse.database import Database, advisory_lock
+from orchestration.lib.warehouse.migrations import require_current
 from orchestration.lib.warehouse.windows import Window
 from orchestration.settings import PROJECT_ROOT
 
@@ -179,6 +180,7 @@ class Refresh:
             self.database.connect("earmark refresh", autocommit=True) as connection,
             advisory_lock(connection, "refresh"),
         ):
+            require_current(connection)
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
             if plan.is_empty:
                 return
