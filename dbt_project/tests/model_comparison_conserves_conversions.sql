@@ -1,7 +1,10 @@
 -- Credited and unattributed conversions of a tenant, month, sponsor and model are those of fct_conversions, and revenue
 -- in the month's currency likewise: to the last digit, for modelled credit to a millionth. Every model that needs no
 -- fit is there for every month.
+-- Only the comparison is a ref: it stands as of the last fit, so it is held against the facts when it is built, and not
+-- whenever one of them is.
 {{ config(tags=['fit'], meta={'dagster': {'ref': {'name': 'rpt_model_comparison'}}}) }}
+{% set comparison = ref('rpt_model_comparison') %}
 with by_currency as (
     select
         tenant_id,
@@ -10,7 +13,7 @@ with by_currency as (
         coalesce(currency, '') as currency,
         count(*) as conversions,
         sum(value) as revenue
-    from {{ ref('fct_conversions') }}
+    from {{ comparison.incorporate(path={'identifier': 'fct_conversions'}) }}
     group by
         tenant_id,
         (date_trunc('month', occurred_at, 'UTC') at time zone 'UTC')::date,
@@ -31,7 +34,7 @@ facts as (
 ),
 
 models as (
-    select * from {{ ref('attribution_models') }}
+    select * from {{ comparison.incorporate(path={'schema': 'seeds', 'identifier': 'attribution_models'}) }}
 ),
 
 expected as (
@@ -58,7 +61,7 @@ compared as (
         sum(conversions_other_currency) as conversions_other_currency,
         sum(revenue) as revenue,
         count(*) filter (where channel is null) as unattributed_rows
-    from {{ ref('rpt_model_comparison') }}
+    from {{ comparison }}
     group by tenant_id, month, coalesce(sponsor_id, ''), model
 ),
 

@@ -1,6 +1,8 @@
 -- The Shapley credit of the SQL (equal parts to the distinct channels of a path) is that of the definition, which the
--- stage `fit` computes up to twelve channels. Looked at are fits of the journeys that are there now.
+-- stage `fit` computes up to twelve channels. Looked at are fits of the journeys that are there now. Only the
+-- comparison is a ref: it stands as of the last fit, and is held against the rest when it is built.
 {{ config(tags=['fit'], meta={'dagster': {'ref': {'name': 'rpt_model_comparison'}}}) }}
+{% set built = ref('rpt_model_comparison') %}
 with journeys as (
     select
         tenant_id,
@@ -8,7 +10,7 @@ with journeys as (
         sponsor_id,
         attribution.journeys_digest(channels, conversions, revenue, nulls order by channels collate "C")
             as journeys_digest
-    from {{ ref('int_attribution_journeys') }}
+    from {{ built.incorporate(path={'schema': 'intermediate', 'identifier': 'int_attribution_journeys'}) }}
     group by tenant_id, month, sponsor_id
 ),
 
@@ -21,11 +23,11 @@ credits as (
 ),
 
 models as (
-    select * from {{ ref('attribution_models') }}
+    select * from {{ built.incorporate(path={'schema': 'seeds', 'identifier': 'attribution_models'}) }}
 ),
 
 comparison as (
-    select * from {{ ref('rpt_model_comparison') }}
+    select * from {{ built }}
 ),
 
 fitted as (

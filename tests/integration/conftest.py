@@ -54,7 +54,9 @@ class Dbt:
         """Return what failed and why."""
         if result.exception is not None:
             return str(result.exception)
-        return "\n".join(str(item.message) for item in result.result if item.status not in ("success", "pass"))
+        return "\n".join(
+            f"{item.node.name}: {item.message}" for item in result.result if item.status not in ("success", "pass")
+        )
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ REFERENCE = {
     "c0,s,A,2026-01-01,2026-02-01,3\nc1,s,B,2026-01-01,2026-02-01,30\n",
     "ad_units": "ad_unit_id,campaign_id,episode_id,position,delivery\n"
     "a0,c0,e0,pre,baked_in\na1,c1,e1,mid,baked_in\na2,c1,,post,dai\n",
-    "insertion_orders": "insertion_order_id,campaign_id,promo_code\nio,c0,SAVE\n",
+    "insertion_orders": "insertion_order_id,campaign_id,promo_code,vanity_url\nio,c0,SAVE,shop.example/show\n",
 }
 # Rolling windows reach over days, and a threshold puts requests together.
 SETTINGS = {
@@ -95,6 +95,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Step], list[Step], int]:
                         "delete from raw.listener_events where tenant_id = {tenant} and bytes_sent < 200000",
                         "delete from raw.attribution_events where tenant_id = {tenant} and value > 80",
                         "delete from raw.listener_metrics where tenant_id = {tenant} and value > 3",
+                        "update raw.campaigns set lookback_days = 1.5 where tenant_id = {tenant}",
                         "update raw.listener_events set status = 404 where tenant_id = {tenant} and status = 206",
                         "update tenancy.tenants set counts_unknown_threshold = false where tenant_id = {tenant}",
                         "update tenancy.tenants set discards_vpns = false, max_daily_downloads_per_address = 3",
@@ -145,13 +146,17 @@ def _response(random_: random.Random) -> str:
         [
             str(uuid.UUID(int=random_.getrandbits(128))),
             _time(random_),
-            random_.choice(["purchase", "purchase", "lead"]),
-            random_.choice(["pixel", "promo_code", "survey"]),
-            f"198.51.100.{random_.randrange(8)}",
+            random_.choice(["purchase", "purchase", "lead", "view"]),
+            random_.choice(["pixel", "promo_code", "survey", "vanity_url"]),
+            random_.choice(["", f"198.51.100.{random_.randrange(8)}"]),
+            random_.choice(["", f"cookie{random_.randrange(6)}"]),
+            random_.choice(["", "0123456789abcdef" * 3 + f"{random_.randrange(4):016}"]),
             random_.choice(["", "", f"o{random_.randrange(6)}"]),
-            str(random_.randrange(0, 100)),
-            "USD",
+            str(random_.choice([0, *range(-20, 100)])),
+            random_.choice(["USD", "USD", "EUR"]),
             random_.choice(["", "", "save"]),
+            random_.choice(["", "", "https://shop.example/show?a=1"]),
+            random_.choice(["", "", "", "c1"]),
         ]
     )
 
@@ -169,7 +174,8 @@ def _figures(random_: random.Random) -> list[str]:
 _HEADS = {
     "listener_events": "event_id,occurred_at,event_type,source,url,ad_unit_id,play_id,quartile,method,status,"
     "bytes_sent,byte_range,ip,user_agent,country_code",
-    "attribution_events": "event_id,occurred_at,action,type,ip,order_number,value,currency,discount_code",
+    "attribution_events": "event_id,occurred_at,action,type,ip,cookie_id,hashed_email,order_number,value,currency,"
+    "discount_code,url,campaign_id",
     "listener_metrics": "episode_id,metric_date,metric_name,value,source",
 }
 
