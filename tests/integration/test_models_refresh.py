@@ -352,7 +352,7 @@ def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.C
             "Gone: more. Run it once with --full-refresh",
         ),
         (
-            "alter table marts.fct_downloads drop column source",
+            "alter table marts.fct_downloads drop column source cascade",
             "New: source. Run it once with --full-refresh",
         ),
         (

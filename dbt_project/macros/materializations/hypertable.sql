@@ -135,14 +135,10 @@
     ) -%}
     {%- set day = settings.time_column if time_type == 'date' else '(' ~ settings.time_column ~ " at time zone 'UTC')::date" -%}
     {%- set changed -%}
-        select distinct {{ day }} as day
-        from (
-            select {{ quoted_names(columns) }}, 1 as copies from {{ adapter.quote(staged) }} where {{ around }}
-            union all
-            select {{ quoted_names(columns) }}, -1 from {{ this }} where {{ around }}
-        ) as both_sides
-        group by {{ quoted_names(columns) }}
-        having sum(copies) <> 0
+        select day
+        from ({{ day_hashes(adapter.quote(staged), columns, day, around) }}) as staged_days
+        full join ({{ day_hashes(this, columns, day, around) }}) as live_days using (day)
+        where (staged_days.copies, staged_days.hashes) is distinct from (live_days.copies, live_days.hashes)
     {%- endset -%}
     {%- set days = [] -%}
     {%- for row in run_query(changed) -%}{%- do days.append(row['day'].isoformat()) -%}{%- endfor -%}
@@ -155,6 +151,17 @@
         )
     {%- endcall -%}
     {{ return(replaced) }}
+{% endmacro %}
+
+{#- What the rows of each day come to, whatever their order: many times faster than to compare the rows. -#}
+{% macro day_hashes(relation, columns, day, condition) %}
+    select
+        {{ day }} as day,
+        count(*) as copies,
+        sum(hash_record_extended(row({{ quoted_names(columns) }}), 0)::numeric) as hashes
+    from {{ relation }}
+    where {{ condition }}
+    group by {{ day }}
 {% endmacro %}
 
 {#- Replace the rows that the predicate describes with the staged ones. -#}
