@@ -66,8 +66,9 @@ def start(home: Path) -> Database:
             raise DatabaseUnavailableError(
                 f"The embedded PostgreSQL does not start ({error}). Its log is {folder / 'log'}."
             ) from error
-    database = Database.from_url(server.get_uri(DATABASE_NAME))
-    database.ensure_exists()
+        # Under the lock as well: of two processes that start at once only one can make the database.
+        database = Database.from_url(server.get_uri(DATABASE_NAME))
+        database.ensure_exists()
     return database
 
 
