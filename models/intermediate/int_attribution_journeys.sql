@@ -104,14 +104,7 @@ others_channelled as (
         where
             channels.treat_as = 'excluded'
             and coalesce(channels.tenant_id, others.tenant_id) = others.tenant_id
-            and channels.value = case channels.dimension
-                when 'campaign' then others.campaign_id
-                when 'podcast' then others.podcast_id
-                when 'episode' then others.episode_key
-                when 'ad_unit' then others.ad_unit_id
-                when 'sponsor' then others.campaign_sponsor_id
-                when 'touch_type' then others.touch_type
-            end
+            and channels.value = {{ value_of_dimension('channels.dimension', 'others') }}
     )
 ),
 

@@ -259,14 +259,7 @@ candidates as (
             from channels
             where
                 coalesce(channels.tenant_id, channelled.tenant_id) = channelled.tenant_id
-                and channels.value = case channels.dimension
-                    when 'campaign' then channelled.campaign_id
-                    when 'podcast' then channelled.podcast_id
-                    when 'episode' then channelled.episode_key
-                    when 'ad_unit' then channelled.ad_unit_id
-                    when 'sponsor' then channelled.campaign_sponsor_id
-                    when 'touch_type' then channelled.touch_type
-                end
+                and channels.value = {{ value_of_dimension('channels.dimension', 'channelled') }}
         ) as told
         on true
 ),

@@ -3,12 +3,26 @@
     that the models have in common. `earmark` checks the same before it runs dbt and says more.
 -#}
 
-{#- The dimension that earns the credit, as SQL over a relation with a touch's columns: never null. -#}
-{% macro attribution_channel(touches) -%}
-    {%- set columns = {
+{#- The column of a touch that each dimension of credit stands in. -#}
+{% macro dimension_columns() %}
+    {{ return({
         'campaign': 'campaign_id', 'podcast': 'podcast_id', 'episode': 'episode_key', 'ad_unit': 'ad_unit_id',
         'sponsor': 'campaign_sponsor_id', 'touch_type': 'touch_type',
-    } -%}
+    }) }}
+{% endmacro %}
+
+{#- What a touch has in the dimension that a column names, such as the one of the seed attribution_channels. -#}
+{% macro value_of_dimension(dimension, touches) -%}
+    case {{ dimension }}
+        {%- for name, column in dimension_columns().items() %}
+        when '{{ name }}' then {{ touches }}.{{ column }}
+        {%- endfor %}
+    end
+{%- endmacro %}
+
+{#- The dimension that earns the credit, as SQL over a relation with a touch's columns: never null. -#}
+{% macro attribution_channel(touches) -%}
+    {%- set columns = dimension_columns() -%}
     {%- set dimension = var('attribution_dimension') -%}
     {%- if execute and dimension not in columns -%}
         {{ exceptions.raise_compiler_error(
