@@ -5,7 +5,7 @@
     incremental_strategy='append',
     full_refresh=false,
     on_schema_change='sync_all_columns',
-    pre_hook="{{ lock_and_empty_when_whole() }}",
+    pre_hook="{{ empty_when_whole() }}",
     post_hook=["analyze {{ this }}", "{{ note_build() }}"],
 ) }}
 

@@ -7,7 +7,7 @@
     incremental_strategy='append',
     full_refresh=false,
     on_schema_change='sync_all_columns',
-    pre_hook="{{ lock_and_empty_when_whole() }}",
+    pre_hook="{{ empty_when_whole() }}",
     post_hook=[
         "delete from {{ this }} where agent_list not in (select agent_list from {{ ref('stg_ingest__agent_lists') }})",
         "analyze {{ this }}",

@@ -1,7 +1,8 @@
 {#-
     The materialization continuous_aggregate: groups by a bucket of event time. TimescaleDB's own where it is there,
     else a table whose buckets are replaced; create, refresh and replace are functions of schema timeseries, the same
-    on both. Buckets are brought up to date one window after the other, each in a transaction of its own.
+    on both. Buckets are brought up to date one window after the other, each in a transaction of its own; that is why the
+    lock of the relation is held by the session.
 
     The SQL is what TimescaleDB takes: one select from a hypertable or another continuous aggregate, grouped by
     time_bucket(), without common table expressions.
@@ -19,7 +20,7 @@
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {%- do lock_relation() -%}
+    {%- do lock_relation(of_session=true) -%}
     {%- if whole -%}
         {%- call statement('create') -%}
             select timeseries.drop_relation('{{ new.schema }}', '{{ new.identifier }}');
@@ -48,13 +49,9 @@
     {%- endif -%}
 
     {%- do begin_transaction() -%}
-    {%- do lock_relation() -%}
     {%- if whole -%}
         {%- do create_indexes(new) -%}
         {%- call statement('swap') -%}
-            {%- if existing is not none and not is_hypertable(this) %}
-            drop {{ existing.type }} {{ this }} cascade;
-            {%- endif %}
             select timeseries.replace_relation('{{ this.schema }}', '{{ new.identifier }}', '{{ this.identifier }}');
             select timeseries.set_refresh_policy('{{ this.schema }}', '{{ this.identifier }}')
         {%- endcall -%}
@@ -77,6 +74,7 @@
             select timeseries.drop_parked()
         {%- endcall -%}
     {%- endif -%}
+    {%- do unlock_relation_of_session() -%}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
 
     {{ return({'relations': [target_relation]}) }}

@@ -18,7 +18,6 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
 
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {%- do lock_relation() -%}
 
     {%- if config.get('contract').enforced -%}
         {%- do get_assert_columns_equivalent(sql) -%}
@@ -59,13 +58,6 @@
 
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
-
-{#- Two builds of one relation wait for each other. -#}
-{% macro lock_relation() %}
-    {%- call statement('lock') -%}
-        select pg_advisory_xact_lock(hashtextextended('earmark refresh {{ this.schema }}.{{ this.identifier }}', 0))
-    {%- endcall -%}
-{% endmacro %}
 
 {#-
     The rows to be, in a temporary table: evaluated once, in parallel where PostgreSQL sees fit.

@@ -46,6 +46,8 @@ _KEYS_IN_MEMORY: Final = 8_000_000
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f+00"
 _TICK: Final = timedelta(microseconds=1)
 _EVENT_DATASETS: Final = ("listener_events", "attribution_events")
+# TimescaleDB's columnstore policy locks chunks in an order of its own: where it meets a load, one of them is ended.
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +105,21 @@ def load_file(
         with files.local_copy(request.uri) as copy:
             head = read_head(copy.path, request.uri)
             source, dataset, label = resolve(request, head)
-            with connection.transaction():
-                hasher = key.for_tenant(request.tenant_id)
-                load = _Load(connection, request, source, label, hasher, lookups or rows.Lookups(), copy)
-                load.begin(key)
-                earlier = load.loaded_before(dataset)
-                if earlier is not None:
-                    return LoadReport(request.uri, label, already_loaded_as=earlier)
-                load.copy(head, dataset, progress or (lambda _rows: None))
-                reports = load.finish()
-                files.refuse_changed(copy.state)
-            return LoadReport(request.uri, label, reports)
+            hasher = key.for_tenant(request.tenant_id)
+
+            def attempt() -> LoadReport:
+                with connection.transaction():
+                    load = _Load(connection, request, source, label, hasher, lookups or rows.Lookups(), copy)
+                    load.begin(key)
+                    earlier = load.loaded_before(dataset)
+                    if earlier is not None:
+                        return LoadReport(request.uri, label, already_loaded_as=earlier)
+                    load.copy(head, dataset, progress or (lambda _rows: None))
+                    reports = load.finish()
+                    files.refuse_changed(copy.state)
+                return LoadReport(request.uri, label, reports)
+
+            return _try_again(connection, attempt)
     except psycopg.Error as error:
         raise _database_error(request.uri, error) from error
     except pl.exceptions.PolarsError as error:
@@ -121,6 +127,17 @@ def load_file(
         raise LoadError(
             f"{request.uri}: cannot be read ({text}); nothing was loaded. Please report this"
         ) from error
+
+
+def _try_again(connection: psycopg.Connection, attempt: Callable[[], LoadReport]) -> LoadReport:
+    """Make an attempt, and again where PostgreSQL ended it for the sake of another transaction."""
+    tries = _TRIES if connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE else 1
+    for _ in range(tries - 1):
+        try:
+            return attempt()
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+            continue
+    return attempt()
 
 
 def check_hash_key(connection: psycopg.Connection, key: HashKey) -> None:

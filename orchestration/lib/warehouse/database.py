@@ -136,8 +136,8 @@ class Database:
                             sql.Identifier(self.name)
                         )
                     )
-                except psycopg.errors.DuplicateDatabase:
-                    return
+                except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    return  # another process was faster: before its commit, or while ours was at it
                 except psycopg.errors.InsufficientPrivilege:
                     raise DatabaseUnavailableError(
                         f"Database {self} does not exist and the role may not create it: "

@@ -12,7 +12,7 @@ from typing import Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
+from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.migrations import migrate
 
 _EXTENSION: Final = "timescaledb"
@@ -125,17 +125,24 @@ def prepare(
 ) -> tuple[list[str], Found]:
     """Migrate the database and make its hypertables with the engine; returns the files that ran, and the engine.
 
+    Of several processes that do so at once one works, the others wait and find it done.
+
     Raises:
         EngineError: the engine cannot be had, or the database holds rows of the other one.
         MigrationError: a migration cannot run.
 
     """
-    found = find_engine(database, wanted)
-    with database.connect("earmark migrate", autocommit=True) as connection:
-        ran = migrate(connection, on_applied=on_applied)
-        use_engine(connection, found)
-        connection.execute("select timeseries.maintain(drop_old => false)")
-    return ran, found
+    with (
+        database.connect("earmark migrate", autocommit=True) as waiting,
+        advisory_lock(waiting, "prepare"),
+    ):
+        found = find_engine(database, wanted)
+        # A session of its own: one that met the database without the extension does not know it.
+        with database.connect("earmark migrate", autocommit=True) as connection:
+            ran = migrate(connection, on_applied=on_applied)
+            use_engine(connection, found)
+            connection.execute("select timeseries.maintain(drop_old => false)")
+        return ran, found
 
 
 def use_engine(connection: psycopg.Connection, found: Found) -> None:
