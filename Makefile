@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run ui test lint bench clean
+.PHONY: help run ui test crash lint bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -17,6 +17,9 @@ ui: $(STAMP)  ## Open the Dagster UI with the sensors on
 
 test: $(STAMP)  ## Run the tests
 	@$(BIN)/pytest -n auto --dist worksteal -q
+
+crash: $(STAMP)  ## Try to break it, at length: POINTS=1000 SEED=7 make crash (some of it is part of "make test")
+	@EARMARK_CRASH_POINTS=$(or $(POINTS),200) EARMARK_CRASH_SEED=$(or $(SEED),0) $(BIN)/pytest -n auto --dist worksteal -q tests/crash
 
 lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/ruff check .

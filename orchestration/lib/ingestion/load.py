@@ -46,7 +46,7 @@ _KEYS_IN_MEMORY: Final = 8_000_000
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f+00"
 _TICK: Final = timedelta(microseconds=1)
 _EVENT_DATASETS: Final = ("listener_events", "attribution_events")
-# TimescaleDB's columnstore policy locks chunks in an order of its own: where it meets a load, one of them is ended.
+# TimescaleDB's columnstore policy locks chunks in an order of its own: where it meets a load, one is ended.
 _TRIES: Final = 5
 
 
