@@ -22,6 +22,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
 from orchestration.lib.warehouse.database import Database
@@ -73,6 +74,8 @@ class WatchedRunLauncher(dg.DefaultRunLauncher):
             DatabaseUnavailableError: nobody can know now; run monitoring leaves the run and asks again.
 
         """
+        if GRPC_INFO_TAG not in run.tags:  # not launched but executed by hand, by whatever executor
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
         record = self._instance.get_run_record_by_id(run.run_id)
         started = record.start_time if record is not None else None
         if is_expected(started, datetime.now(UTC)) or self.is_held(run.run_id):

@@ -233,7 +233,7 @@ def _kill_in_a_run(ui: Ui, seen: Seen, landing: Landing, random_: random.Random)
     while True:
         known = seen.rows("select run_id from dagster.runs")
         counts = seen.rows("select count(*) from dagster.event_logs where run_id <> '' group by run_id")
-        most = max((count for (count,) in counts), default=400)
+        most = max((count for (count,) in counts), default=900)
         for _ in range(random_.randrange(1, 4)):
             landing.drop(random_)
         new = _wait(

@@ -14,6 +14,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.daemon import MonitoringDaemon
@@ -55,7 +56,8 @@ def nightly():
 
 if __name__ == "__main__":
     with dg.DagsterInstance.get() as instance:
-        dg.execute_job(dg.reconstructable(globals()[sys.argv[2]]), instance=instance)
+        tags = {name: "{}" for name in sys.argv[3:]}
+        dg.execute_job(dg.reconstructable(globals()[sys.argv[2]]), instance=instance, tags=tags)
 """
 
 
@@ -78,10 +80,11 @@ def monitor(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @contextmanager
-def _at_work(folder: Path, job: str) -> Iterator[subprocess.Popen[bytes]]:
+def _at_work(folder: Path, job: str, *tags: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Execute a job, by default as one that was launched."""
     program = folder / "program.py"
     program.write_text(PROGRAM)
-    with subprocess.Popen([sys.executable, str(program), str(folder), job]) as process:
+    with subprocess.Popen([sys.executable, str(program), str(folder), job, *(tags or [GRPC_INFO_TAG])]) as process:
         try:
             _wait((folder / "at_work").exists)
             yield process
@@ -161,6 +164,17 @@ def test_a_run_that_ends_gives_its_lock_back(
     assert not _launcher(instance).is_held(run.run_id)
     monitor()
     assert _run(instance).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_that_was_not_launched_but_executed_by_hand_is_left_alone(
+    instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path
+) -> None:
+    with _at_work(tmp_path, "plain", "by_hand") as process:
+        process.kill()
+        process.wait()
+        _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    monitor()
+    assert _run(instance).status is dg.DagsterRunStatus.STARTED
 
 
 def test_a_run_of_which_nobody_can_know_is_left_alone(
