@@ -7,6 +7,7 @@ from orchestration.defs.assets import dbt_models, landing_files, load_job, publi
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.fit import attribution_fit, dbt_fit_models, fit_job
 from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.runs import watched_executor
 from orchestration.defs.schedules import daily_maintenance, maintenance, nightly_fit
 from orchestration.defs.sensors import freshness_sensor, landing_sensor
 
@@ -28,8 +29,8 @@ def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
         schedules=[daily_maintenance, nightly_fit],
         sensors=[landing_sensor, freshness_sensor],
         resources={"warehouse": warehouse, "landing": landing},
-        # A run is one step: a process of its own for it would only cost its start.
-        executor=dg.in_process_executor,
+        # A run's steps go one after the other: processes of their own would only cost their start.
+        executor=watched_executor,
     )
 
 

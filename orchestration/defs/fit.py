@@ -11,6 +11,7 @@ from dagster_dbt import dbt_assets
 
 from orchestration.defs.assets import OWNER, TRANSLATOR, selected_models, to_dagster
 from orchestration.defs.resources import Warehouse
+from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.lib.attribution.fit import FitSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.fit import SELECTION, Fit
@@ -108,4 +109,5 @@ fit_job = dg.define_asset_job(
     "fit",
     selection=dg.AssetSelection.assets(attribution_fit, dbt_fit_models),
     description="Fit the data-driven models, then build what stands on them.",
+    tags=AGAIN_IF_IT_DIES,
 )

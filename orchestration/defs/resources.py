@@ -11,7 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.ingestion.rows import Lookups
-from orchestration.lib.warehouse.database import Database, resolve
+from orchestration.lib.warehouse.database import SESSION, Database, resolve
 from orchestration.runtime import hash_key, lookups
 from orchestration.settings import load_settings
 
@@ -66,7 +66,7 @@ def _pool(database: Database) -> ConnectionPool:
     database.connect().close()  # says at once, and in words, where the database cannot be reached
     settings = load_settings()
     pool = ConnectionPool(
-        database.conninfo(application_name="earmark dagster", options="-c TimeZone=UTC"),
+        database.conninfo(application_name="earmark dagster", **SESSION),
         min_size=settings.pool_min_size,
         max_size=settings.pool_max_size,
         check=ConnectionPool.check_connection,

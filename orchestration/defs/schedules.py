@@ -4,6 +4,7 @@ import dagster as dg
 
 from orchestration.defs.fit import fit_job
 from orchestration.defs.resources import Warehouse
+from orchestration.defs.runs import AGAIN_IF_IT_DIES
 
 
 @dg.op(description="Makes chunks ahead of time and drops those that retention gives up.")
@@ -14,7 +15,7 @@ def maintain_chunks(context: dg.OpExecutionContext, warehouse: Warehouse) -> Non
     context.log.info(f"{row[0] if row else 0} chunks dropped by retention")
 
 
-@dg.job(description="Keep the hypertables: chunks ahead of time, retention.")
+@dg.job(description="Keep the hypertables: chunks ahead of time, retention.", tags=AGAIN_IF_IT_DIES)
 def maintenance() -> None:
     """Keep the hypertables."""
     maintain_chunks()

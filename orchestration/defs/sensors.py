@@ -4,7 +4,8 @@ A load brings its refresh with it; what the freshness sensor finds was loaded by
 refresh failed.
 
 Both look at the database and the landing folder, never at a clock of their own: what is there decides. A request
-that led to nothing (its run failed) is made again, ever later, until something changes.
+that led to nothing (its run failed) is made again, ever later, until something changes. A run that died, with its
+process or before it had one, is nobody's fault: its work is asked for again as after a first request.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import dagster as dg
+from dagster._core.events import RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 
 from orchestration.defs.assets import list_windows, load_job, refresh_job
 from orchestration.defs.resources import Landing, Warehouse
@@ -26,6 +29,15 @@ FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
 # Dagster's daemon goes round every 5 seconds; asking for 5 would miss every other round by a hair.
 _SECONDS_BETWEEN_LOOKS: Final = 1
+# What a run says that fails by itself; what is failed from outside has another reason, or none.
+_FAILED_BY_ITSELF: Final = frozenset(
+    reason.value
+    for reason in (
+        RunFailureReason.STEP_FAILURE,
+        RunFailureReason.RUN_EXCEPTION,
+        RunFailureReason.JOB_INITIALIZATION_FAILURE,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +58,28 @@ class Asked:
         return json.dumps(asdict(self))
 
 
-def next_request(state: str, last: Asked | None, now: datetime) -> Asked | timedelta:
+def next_request(state: str, last: Asked | None, now: datetime, *, died: bool = False) -> Asked | timedelta:
     """Decide whether to ask now: the request to make, or how long to wait before asking again.
 
     ``state`` is what is to be done, as a digest; the same state again means that the last request came to
-    nothing. The pauses double from ``FIRST_PAUSE`` to ``LONGEST_PAUSE``.
+    nothing. The pauses double from ``FIRST_PAUSE`` to ``LONGEST_PAUSE``. ``died``: the run of the last request did
+    not fail by itself; it counts as no attempt and makes no pause longer.
     """
     if last is None or last.state != state:
         return Asked(state, 1, now.isoformat())
-    pause: timedelta = min(FIRST_PAUSE * 2 ** min(last.attempts - 1, 10), LONGEST_PAUSE)
+    doubled = 0 if died else min(last.attempts - 1, 10)
+    pause: timedelta = min(FIRST_PAUSE * 2**doubled, LONGEST_PAUSE)
     waited = now - datetime.fromisoformat(last.at)
     if waited < pause:
         return pause - waited
-    return Asked(state, last.attempts + 1, now.isoformat())
+    return Asked(state, last.attempts + (not died), now.isoformat())
+
+
+def has_died(run: dg.DagsterRun) -> bool:
+    """Whether a run ended otherwise than by its own work: its process was killed, say, or never began."""
+    return (
+        run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(RUN_FAILURE_REASON_TAG) not in _FAILED_BY_ITSELF
+    )
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -72,11 +93,22 @@ def _ask(
     job: str,
     tags: dict[str, str],
 ) -> dg.SensorResult | dg.SkipReason:
-    asked = next_request(state, Asked.read(context.cursor), datetime.now(UTC))
+    last = Asked.read(context.cursor)
+    asked = next_request(state, last, datetime.now(UTC), died=last is not None and _died(context, job, last))
     if isinstance(asked, timedelta):
         return dg.SkipReason(f"asked before; if that comes to nothing, again in {asked.total_seconds():.0f} s")
-    request = dg.RunRequest(run_key=f"{job}-{asked.state}-{asked.at}", tags=tags)
+    request = dg.RunRequest(run_key=_run_key(job, asked), tags=tags)
     return dg.SensorResult(run_requests=[request], cursor=asked.written())
+
+
+def _run_key(job: str, asked: Asked) -> str:
+    return f"{job}-{asked.state}-{asked.at}"
+
+
+def _died(context: dg.SensorEvaluationContext, job: str, last: Asked) -> bool:
+    """Whether the run of the last request has died."""
+    runs = context.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: _run_key(job, last)}), limit=1)
+    return any(has_died(run) for run in runs)
 
 
 def _waiting_run(context: dg.SensorEvaluationContext, *statuses: dg.DagsterRunStatus) -> str | None:

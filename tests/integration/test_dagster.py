@@ -8,6 +8,8 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.test_utils import create_run_for_test
 
 from orchestration.definitions import build_definitions, definitions
 from orchestration.defs.assets import public_networks
@@ -149,6 +151,47 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
         loaded = connection.execute("select count(*) from raw.listener_events").fetchone()
     assert [uri.endswith("broken.log.gz") for (uri,) in refused] == [True]
     assert loaded == (3,)
+
+
+def test_while_a_load_waits_in_the_queue_no_other_is_asked_for(
+    location: dg.Definitions, instance: dg.DagsterInstance, landing: Path
+) -> None:
+    queued = create_run_for_test(instance, "load_and_refresh", status=dg.DagsterRunStatus.QUEUED)
+    for number in range(3):
+        _drop(landing, f"more{number}.log", datetime(2026, 1, 7 + number, 8, tzinfo=UTC), listeners=1)
+        skipped = _tick(landing_sensor, location, instance)
+        assert isinstance(skipped, dg.SkipReason)
+        assert skipped.skip_message == f"run {queued.run_id} will load them"
+
+
+@pytest.mark.parametrize(
+    ("reason", "died"),
+    [
+        (None, True),  # its process was killed
+        (RunFailureReason.START_TIMEOUT, True),  # it never had one
+        (RunFailureReason.STEP_FAILURE, False),
+    ],
+)
+def test_work_of_a_run_that_died_waits_no_longer_than_the_first_pause(
+    location: dg.Definitions, instance: dg.DagsterInstance, reason: RunFailureReason | None, died: bool
+) -> None:
+    asked = _tick(landing_sensor, location, instance)
+    assert isinstance(asked, dg.SensorResult)
+    last = Asked.read(asked.cursor)
+    assert last is not None
+    # Asked for a minute ago, and five times before.
+    last = Asked(last.state, 6, (datetime.now(UTC) - FIRST_PAUSE).isoformat())
+    run = create_run_for_test(
+        instance, "load_and_refresh", tags={"dagster/run_key": f"load_and_refresh-{last.state}-{last.at}"}
+    )
+    instance.report_run_failed(run, job_failure_data=JobFailureData(None, failure_reason=reason))
+    again = _tick(landing_sensor, location, instance, last.written())
+    if died:
+        assert isinstance(again, dg.SensorResult)
+        assert Asked.read(again.cursor).attempts == 6
+    else:
+        assert isinstance(again, dg.SkipReason)
+        assert again.skip_message.startswith("asked before; if that comes to nothing, again in 18")  # 31 minutes
 
 
 def test_the_fit_runs_after_the_models(instance: dg.DagsterInstance, database: str, tmp_path: Path) -> None:

@@ -17,6 +17,20 @@ from orchestration.settings import Settings
 
 _SSL_OPTIONS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 
+# A session whose client is gone holds locks that others wait for. A killed process closes its connection, and
+# the server looks for that every 10 seconds while a statement runs; a network that is cut closes nothing, so both
+# ends ask each other, and know after 40 seconds. A session that only holds a lock is idle: no reason to end it.
+LIVENESS: Final = (
+    "-c client_connection_check_interval=10s -c idle_session_timeout=0"
+    " -c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4"
+)
+SESSION: Final[dict[str, str | int]] = {
+    "options": f"-c TimeZone=UTC {LIVENESS}",
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+
 
 class DatabaseUnavailableError(RuntimeError):
     """The database cannot be reached. The text says where it was looked for, without a password."""
@@ -79,7 +93,7 @@ class Database:
         return f"postgresql://{user}@{address}/{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that ``dbt_project/profiles.yml`` reads."""
+        """Return the variables that ``dbt_project/profiles.yml`` reads, and libpq's own."""
         options = dict(self.options)
         return {
             "POSTGRES_HOST": self.host,
@@ -91,6 +105,7 @@ class Database:
             "POSTGRES_SSLROOTCERT": options.get("sslrootcert", ""),
             "POSTGRES_SSLCERT": options.get("sslcert", ""),
             "POSTGRES_SSLKEY": options.get("sslkey", ""),
+            "PGOPTIONS": LIVENESS,
         }
 
     def connect(
@@ -108,7 +123,7 @@ class Database:
         """
         try:
             connection = psycopg.connect(
-                self.conninfo(application_name=application, connect_timeout=10, options="-c TimeZone=UTC"),
+                self.conninfo(application_name=application, connect_timeout=10, **SESSION),
                 autocommit=autocommit,
             )
         except psycopg.OperationalError as error:
