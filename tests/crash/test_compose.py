@@ -431,6 +431,7 @@ def copy(source: Path, target: Path) -> None:
 _DATABASE_ENTRYPOINT = """#!/bin/sh
 set -e
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    $AS_USER mkdir -p "$PGDATA"
     printf '%s' "$POSTGRES_PASSWORD" > "$PGHOST/password"
     $AS_USER initdb --username="$POSTGRES_USER" --pwfile="$PGHOST/password" --auth-local=trust \\
         --auth-host=scram-sha-256 --encoding=UTF8 --no-locale --no-sync
@@ -463,9 +464,9 @@ class DatabaseContainer(Container):
     def lay(self) -> None:
         """Lay the files of the image."""
         path = self.image.path
-        for folder in ("/var/lib/postgresql/data", "/run", "/docker-entrypoint-initdb.d", "/opt"):
+        for folder in ("/var/lib/postgresql", "/run", "/docker-entrypoint-initdb.d", "/opt"):
             path(folder).mkdir(parents=True)
-        for folder in ("/var/lib/postgresql/data", "/run"):
+        for folder in ("/var/lib/postgresql", "/run"):
             shutil.chown(path(folder), self.image.uid, self.image.uid)
         path("/opt/docker-entrypoint.sh").write_text(_DATABASE_ENTRYPOINT)
         path("/opt/docker-entrypoint.sh").chmod(0o755)
@@ -481,7 +482,7 @@ class DatabaseContainer(Container):
         return {
             **super().environment(),
             "PATH": f"{self.image.path('/opt')}:{embedded.psql().parent}:/usr/bin:/bin",
-            "PGDATA": str(self.image.path("/var/lib/postgresql/data")),
+            "PGDATA": str(self.image.path("/var/lib/postgresql/18/docker")),
             "PGPORT": str(self.ports[5432]),
             "PGHOST": str(self.image.path("/run")),  # the socket's folder: where programs look by default
             "INITDB": str(self.image.path("/docker-entrypoint-initdb.d")),
