@@ -799,7 +799,7 @@ def plan(points: int, seed: int) -> list[tuple[str, str, float]]:
 
     ``machine``: all at once, then started in no order; ``containers``: all, with new ones made in their place.
     """
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     all_ = list(itertools.product((*SERVICES, "machine"), ("killed", "stopped")))
     all_.append(("containers", "stopped"))
     chosen = [*all_, *(chance.choice(all_) for _ in range(points))][:points]

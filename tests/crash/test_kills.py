@@ -35,17 +35,15 @@ from orchestration.lib.warehouse.engine import Engine, prepare
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", "0"))
 PATIENCE = 120  # seconds for what takes a few
-# By operation: points tried in CI, and what share of EARMARK_CRASH_POINTS, by what an attempt costs.
+# By operation: points tried without EARMARK_CRASH_POINTS, and what share of it, by what an attempt costs.
 SHARES = {
     "load": (6, 1.0),
-    "refresh": (2, 0.3),
-    "rebuild": (1, 0.1),
-    "fit": (1, 0.1),
-    "maintain": (2, 0.3),
-    "migrate": (3, 0.3),
+    "migrate": (3, 0.2),
+    "refresh": (2, 0.06),
+    "rebuild": (0, 0.02),
+    "fit": (0, 0.04),
+    "maintain": (0, 0.2),
 }
-
-
 # What the command line says in a sentence (orchestration.cli.main).
 KNOWN_ERRORS = ("DatabaseLoadError", "DatabaseUnavailableError", "OperationalError", "DbtError", "MigrationError")
 
@@ -184,18 +182,19 @@ def doomed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.mark.parametrize("name", SHARES)
 def test_a_death_at_any_message_leaves_all_or_nothing(stage: Stage, name: str) -> None:
     few, share = SHARES[name]
-    deaths = ("killed", "killed", "cut")
-    assert _die(stage, name, max(few, round(POINTS * share)), deaths), "none came as far as its point"
+    assert _die(stage, name, max(few, round(POINTS * share)), ("killed", "killed", "cut"))
 
 
 @pytest.mark.parametrize("name", ["load", "refresh"])
 def test_a_server_that_dies_at_any_message_has_all_or_nothing(doomed: Stage, name: str) -> None:
-    points = round(POINTS * 0.1) if name == "refresh" else max(2, round(POINTS * 0.1))
-    assert not points or _die(doomed, name, points, ("server killed",)), "none came as far as its point"
+    few, share = {"load": (2, 0.1), "refresh": (0, 0.02)}[name]
+    assert _die(doomed, name, max(few, round(POINTS * share)), ("server killed",))
 
 
 def _die(stage: Stage, name: str, points: int, deaths: Sequence[str]) -> int:
     """Let an operation die at some points, do it again each time, compare; answers how often it really died."""
+    if not points:
+        pytest.skip("takes minutes: EARMARK_CRASH_POINTS is not set, or too low")
     scene = stage.scene(name)
     look = catalog if name == "migrate" else contents
     died = 0
