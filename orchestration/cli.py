@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from orchestration.lib.warehouse import dbt, results
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
+from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, advisory_lock, resolve
 from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
 from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
 from orchestration.lib.warehouse.windows import Window, WindowError
@@ -557,12 +559,25 @@ def ui(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def dbt_(context: typer.Context) -> None:
-    """Run any dbt command on this database: earmark dbt build --select marts."""
+    """Run any dbt command on this database: earmark dbt build --select marts.
+
+    A command that builds waits for a refresh that is at work, and a refresh for it: what relations there are dbt knows
+    from when it began, and it fails where another makes them.
+    """
     settings = load_settings()
-    needs_server = not {"parse", "list", "ls", "clean", "deps", "--help", "--version"} & set(context.args[:1])
-    environment = _database(settings).environment() if needs_server else dbt.NO_DATABASE
+    command, given = ["dbt", *context.args], set(context.args[:1])
+    profiles = {"DBT_PROFILES_DIR": str(PROJECT_ROOT / "dbt_project")}
     os.chdir(PROJECT_ROOT)
-    _exec(["dbt", *context.args], {"DBT_PROFILES_DIR": str(PROJECT_ROOT / "dbt_project"), **environment})
+    if given & {"parse", "list", "ls", "clean", "deps", "--help", "--version"}:
+        _exec(command, {**profiles, **dbt.NO_DATABASE})
+    database = _database(settings)
+    environment = {**profiles, **database.environment()}
+    if not given & {"build", "run", "seed", "snapshot", "retry", "clone"}:
+        _exec(command, environment)
+    with database.connect("earmark dbt", autocommit=True) as connection, advisory_lock(connection, "refresh"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is dbt's, which cancels what it has begun
+        done = subprocess.run([_program("dbt"), *context.args], env={**os.environ, **environment}, check=False)  # noqa: S603
+    raise typer.Exit(done.returncode)
 
 
 @db.command(name="start")
@@ -1001,10 +1016,14 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
 
 
 def _exec(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Become another program of this virtual environment, or of the path."""
-    beside = Path(sys.executable).parent / command[0]
-    program = str(beside) if beside.exists() else command[0]
-    os.execvpe(program, list(command), {**os.environ, **environment})  # noqa: S606  (no shell is meant)
+    """Become another program."""
+    os.execvpe(_program(command[0]), list(command), {**os.environ, **environment})  # noqa: S606  (no shell is meant)
+
+
+def _program(name: str) -> str:
+    """Return a program of this virtual environment, or of the path."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else name
 
 
 def _time(at: datetime | None) -> str:

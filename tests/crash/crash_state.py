@@ -117,3 +117,13 @@ def catalog(database: Database) -> list[tuple[str, ...]]:
     """Return the migrations that ran, and what they have made."""
     with database.connect() as connection:
         return connection.execute(_CATALOG, {"schemas": _SCHEMAS}).fetchall()
+
+
+def half_made(database: Database) -> list[str]:
+    """Return the relations of builds that were never finished."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            "select oid::regclass::text from pg_class"
+            " where relname ~ '__(new|staged|shape|dbt_tmp|dbt_backup)' and relkind in ('r', 'p', 'v', 'm')"
+        )
+        return [row[0] for row in rows]

@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
+from orchestration.cli import app
 from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.warehouse.database import Database
@@ -25,6 +26,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "dbt.cli.main",
         "dbt.adapters.postgres",
+        "orchestration.cli",
         "orchestration.lib.ingestion.landing",
         "orchestration.lib.warehouse.engine",
         "orchestration.lib.warehouse.fit",
@@ -51,6 +53,12 @@ def rebuild(database: Database, _root: str) -> None:
     """Build every model from nothing, with its tests."""
     for _event in Refresh(database, threads=2).run(full=True):
         pass
+
+
+def build_by_hand(database: Database, selection: str) -> None:
+    """Build models as a person does: earmark dbt build."""
+    os.environ["DATABASE_URL"] = database.url()
+    app(["dbt", "build", "--exclude-resource-types", "test", "unit_test", "--select", *selection.split()])
 
 
 def fit(database: Database, _root: str) -> None:
@@ -86,6 +94,8 @@ def start(work: Callable[[Database, str], None], database: Database, argument: s
 def _run(work: Callable[[Database, str], None], database: Database, argument: str, errors: str) -> None:
     try:
         work(database, argument)
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
     except BaseException as error:  # noqa: BLE001  (whatever it is, the test judges it)
         Path(errors).write_text(f"{type(error).__name__}\n{traceback.format_exc()}", encoding="utf-8")
         os._exit(1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import crash_work
 import pytest
-from crash_state import clone, contents, disconnect, drop
+from crash_state import clone, contents, disconnect, drop, half_made
 
 from orchestration.lib.demo import write_demo_data
 from orchestration.lib.warehouse.database import Database
@@ -63,7 +63,11 @@ def _join(processes: Sequence[tuple[BaseProcess, Path]]) -> list[str]:
     for process, _ in processes:
         process.join(PATIENCE)
     assert all(process.exitcode is not None for process, _ in processes), "a process hangs"
-    return [file.read_text() for process, file in processes if process.exitcode and file.exists()]
+    return [
+        file.read_text() if file.exists() else f"exit code {process.exitcode}"
+        for process, file in processes
+        if process.exitcode not in (0, -signal.SIGKILL)
+    ]
 
 
 def test_files_of_several_tenants_are_loaded_into_new_days_at_once(
@@ -96,6 +100,14 @@ def test_an_empty_database_is_migrated_by_several_at_once(
             assert _join(_start(missing, works, tmp_path)) == []
         finally:
             drop(server, missing)
+
+
+def test_models_are_built_by_hand_by_several_at_once(live: Database, roots: list[str], tmp_path: Path) -> None:
+    assert _join(_start(live, [(crash_work.load, roots[0])], tmp_path)) == []
+    # dbt makes every relation that is not there when it begins.
+    works: list[tuple[Work, str]] = [(crash_work.build_by_hand, "+cagg_downloads_daily")] * 2
+    assert _join(_start(live, [*works, (crash_work.refresh, "")], tmp_path)) == []
+    assert half_made(live) == []
 
 
 def test_whoever_dies_in_a_crowd_takes_nothing_along(

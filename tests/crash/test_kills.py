@@ -25,7 +25,7 @@ import crash_work
 import psycopg
 import pytest
 from crash_proxy import Part, Point, Proxy, proxy
-from crash_state import catalog, clone, contents, disconnect, drop
+from crash_state import catalog, clone, contents, disconnect, drop, half_made
 
 from orchestration.lib.demo import LAST_DAY, write_demo_data
 from orchestration.lib.warehouse import embedded
@@ -207,7 +207,7 @@ def _die(stage: Stage, name: str, points: int, deaths: Sequence[str]) -> int:
         _check_left_behind(stage, told, has_schema=name != "migrate")
         stage.in_peace(None, (scene.work, scene.argument))
         assert look(stage.live) == scene.expected, f"{told}: done again, it is not as in peace"
-        _check_nothing_half_made(stage.live, told)
+        assert half_made(stage.live) == [], told
     return died
 
 
@@ -283,12 +283,3 @@ def _connected(database: Database, told: str) -> psycopg.Connection:
         with suppress(DatabaseUnavailableError):
             return database.connect(autocommit=True)
     pytest.fail(f"{told}: the server does not come back")
-
-
-def _check_nothing_half_made(database: Database, told: str) -> None:
-    with database.connect() as connection:
-        found = connection.execute(
-            "select oid::regclass::text from pg_class"
-            " where relname ~ '__(new|staged|shape|dbt_tmp|dbt_backup)' and relkind in ('r', 'p', 'v', 'm')"
-        ).fetchall()
-    assert not found, f"{told}: something half made is left"
