@@ -561,8 +561,8 @@ def ui(
 def dbt_(context: typer.Context) -> None:
     """Run any dbt command on this database: earmark dbt build --select marts.
 
-    A command that builds waits for a refresh that is at work, and a refresh for it: what relations there are dbt knows
-    from when it began, and it fails where another makes them.
+    A command that builds waits for a refresh that is at work, and a refresh for it: dbt looks once, when it begins,
+    which relations there are, and fails where another makes them meanwhile.
     """
     settings = load_settings()
     command, given = ["dbt", *context.args], set(context.args[:1])
