@@ -561,7 +561,7 @@ def ui(
 def dbt_(context: typer.Context) -> None:
     """Run any dbt command on this database: earmark dbt build --select marts.
 
-    A command that builds waits for a refresh that is at work, and a refresh for it: dbt looks once, when it begins,
+    A command that builds waits for a refresh at work, and a refresh for it: dbt looks once, when it begins,
     which relations there are, and fails where another makes them meanwhile.
     """
     settings = load_settings()
