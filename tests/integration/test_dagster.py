@@ -156,7 +156,8 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
 def test_while_a_load_waits_in_the_queue_no_other_is_asked_for(
     location: dg.Definitions, instance: dg.DagsterInstance, landing: Path
 ) -> None:
-    queued = create_run_for_test(instance, "load_and_refresh", status=dg.DagsterRunStatus.QUEUED)
+    queued = create_run_for_test(instance, "load_and_refresh")
+    instance.report_dagster_event(dg.DagsterEvent.job_enqueue(queued), run_id=queued.run_id)
     for number in range(3):
         _drop(landing, f"more{number}.log", datetime(2026, 1, 7 + number, 8, tzinfo=UTC), listeners=1)
         skipped = _tick(landing_sensor, location, instance)
