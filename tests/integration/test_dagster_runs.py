@@ -129,11 +129,11 @@ def test_a_run_whose_process_is_killed_is_failed_and_says_why(
     assert run.tags["dagster/will_retry"] == "false"  # the sensors ask again, not Dagster
 
 
-@pytest.mark.parametrize(("job", "kill", "again"), [("nightly", True, "true"), ("nightly", False, "false")])
+@pytest.mark.parametrize(("kill", "again"), [(True, "true"), (False, "false")])
 def test_a_nightly_job_is_run_again_where_it_died_and_not_where_it_failed(
-    instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path, job: str, kill: bool, again: str
+    instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path, kill: bool, again: str
 ) -> None:
-    with _at_work(tmp_path, job) as process:
+    with _at_work(tmp_path, "nightly") as process:
         if kill:
             process.kill()
         (tmp_path / "fail").touch()
