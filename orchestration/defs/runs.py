@@ -12,11 +12,11 @@ sensors ask for its work again.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 import dagster as dg
+import psycopg
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
@@ -33,8 +33,8 @@ AGAIN_IF_IT_DIES: Final = {"dagster/max_retries": "2", "dagster/retry_strategy":
 # A run is told to have started a moment before its process takes the lock.
 _GRACE: Final = timedelta(seconds=10)
 _GONE: Final = (
-    "the process of this run is gone: it was killed, or its machine or container stopped. "
-    "What it had committed stays; the rest is taken up by another run"
+    "the process of this run is gone: it was killed, or its machine or container stopped. What it had committed "
+    "stays, the rest is taken up by another run; only what was started by hand must be started again"
 )
 
 # Many may hold it, so that nobody waits; whoever could have it alone knows that nobody does.
@@ -51,6 +51,7 @@ class WatchedRunLauncher(dg.DefaultRunLauncher):
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(inst_data)
         self._database = Database.from_url(postgres_url)
+        self._held: psycopg.Connection | None = None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -82,21 +83,24 @@ class WatchedRunLauncher(dg.DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, _GONE)
 
-    @contextmanager
-    def hold(self, run_id: str) -> Iterator[None]:
-        """Hold the lock of a run: this process executes it.
+    def hold(self, run_id: str) -> None:
+        """Hold the lock of a run from now on: this process executes it.
+
+        It is not given back when the run's steps are done, but when the process is done with Dagster's instance:
+        in between the run is told to have ended, and run monitoring must not come upon it without its lock.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached; the run could do nothing either.
 
         """
-        # Not in a block of its own: a connection that was lost meanwhile is no reason to fail a run that is done.
-        connection = self._database.connect("earmark run", autocommit=True)
-        try:
-            connection.execute(_HOLD, (_lock_of(run_id),))
-            yield
-        finally:
-            connection.close()
+        self.dispose()
+        self._held = self._database.connect("earmark run", autocommit=True)
+        self._held.execute(_HOLD, (_lock_of(run_id),))
+
+    def dispose(self) -> None:
+        """Give back the lock, if there is one."""
+        if self._held is not None:
+            self._held.close()
 
     def is_held(self, run_id: str) -> bool:
         """Whether a process holds the lock of a run."""
@@ -119,11 +123,12 @@ class _WatchedExecutor(InProcessExecutor):
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
         launcher = plan_context.instance.run_launcher
-        with launcher.hold(plan_context.run_id) if isinstance(launcher, WatchedRunLauncher) else nullcontext():
-            yield from super().execute(plan_context, execution_plan)
+        if isinstance(launcher, WatchedRunLauncher):
+            launcher.hold(plan_context.run_id)
+        yield from super().execute(plan_context, execution_plan)
 
 
 @dg.executor(name="in_process")
 def watched_executor(_context: dg.InitExecutorContext) -> dg.Executor:
-    """Execute a run in its process, as Dagster's own ``in_process`` does, and hold the run's lock meanwhile."""
+    """Execute a run in its process, as Dagster's own ``in_process`` does, and hold the run's lock."""
     return _WatchedExecutor(RetryMode.ENABLED)

@@ -153,11 +153,14 @@ class Seen:
             return []  # Dagster's tables and the marts come with the first start and the first run
 
     def unfinished(self) -> list[tuple[str, str, str]]:
-        """Return the runs that have not ended: id, job, state."""
+        """Return the runs that have not ended, the first one first: id, job, state."""
         return self.rows(
             "select run_id, pipeline_name, status from dagster.runs"
             " where status not in ('SUCCESS', 'FAILURE', 'CANCELED') order by id"
         )
+
+    def state(self, run_id: str) -> str:
+        return self.rows("select status from dagster.runs where run_id = %s", run_id)[0][0]
 
     def events(self, run_id: str) -> int:
         return self.rows("select count(*) from dagster.event_logs where run_id = %s", run_id)[0][0]
@@ -236,32 +239,39 @@ def test_dagster_killed_whole_takes_up_its_work_again(ui: Ui, address: Database)
     assert max(idle) <= PROMISED, f"seed {SEED}: {idle}"
 
 
+# A moment of a run's life: once it is in this state or a later one, at most so many events or seconds after.
+_STATES = ("NOT_STARTED", "QUEUED", "STARTING", "STARTED")
+_MOMENTS = (("NOT_STARTED", 250, 20), ("STARTING", 10, 10), ("STARTED", 50, 10), ("STARTED", 600, 120))
+
+
 def _kill_in_a_run(ui: Ui, seen: Seen, landing: Landing, random_: random.Random) -> str:
     """Drop files, wait for their run, and kill everything at a random moment of its life; answers which."""
     while True:
         known = seen.rows("select run_id from dagster.runs")
-        counts = seen.rows("select count(*) from dagster.event_logs where run_id <> '' group by run_id")
-        most = max((count for (count,) in counts), default=900)
         for _ in range(random_.randrange(1, 4)):
             landing.drop(random_)
         new = _wait(
             lambda known=known: [run for run, _, _ in seen.unfinished() if (run,) not in known],
             3 * PROMISED, ui, "a sensor asks for a run",
+        )[0]  # fmt: skip
+        state, most_events, most_seconds = random_.choice(_MOMENTS)
+        states = _STATES[_STATES.index(state) :]
+        _wait(
+            lambda new=new, states=states: seen.state(new) not in set(_STATES) - set(states),
+            5 * PROMISED,
+            ui,
+            state,
+        )
+        count = seen.events(new) + random_.randrange(1, most_events + 1)
+        end = time.monotonic() + random_.uniform(0, most_seconds)
+        _wait(
+            lambda new=new, count=count, end=end: seen.events(new) >= count or time.monotonic() >= end,
+            2 * PROMISED, ui, "the moment comes",
         )  # fmt: skip
-        began = time.monotonic()
-        if random_.random() < 0.4:  # early in its life, mostly: the events come with dbt
-            end = began + random_.uniform(0, 15)
-            is_time: Callable[[], bool] = lambda end=end: time.monotonic() >= end  # noqa: E731
-        else:
-            count = random_.randrange(1, most + 1)
-            is_time = lambda run=new[0], count=count: seen.events(run) >= count  # noqa: E731
-        _wait(lambda is_time=is_time: is_time() or not seen.unfinished(), 5 * PROMISED, ui, "the moment comes")
-        if seen.unfinished():
+        if seen.state(new) in _STATES:
             ui.kill()
-            states = {run: state for run, _, state in seen.unfinished()}
-            if new[0] in states:
-                seconds = time.monotonic() - began
-                return f"state {states[new[0]]} after {seconds:.1f} s and {seen.events(new[0])} events"
+            if (found := seen.state(new)) in _STATES:
+                return f"{found} after {seen.events(new)} events"
             ui.start()
         # The run was over first; the next files get another.
         _wait(lambda: seen.is_done(landing), 5 * PROMISED, ui, "Dagster does its work")
@@ -296,7 +306,7 @@ def _expect_nothing_left(ui: Ui, seen: Seen) -> None:
         )
         == []
     )
-    _wait(lambda: not seen.rows(_LOCKS), 10, ui, "every lock is given back")
+    _wait(lambda: not seen.rows(_LOCKS), 60, ui, "every lock is given back")
 
 
 def _expect_every_row_once(seen: Seen, landing: Landing) -> None:

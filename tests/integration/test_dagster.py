@@ -9,6 +9,7 @@ import dagster as dg
 import psycopg
 import pytest
 from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 
 from orchestration.definitions import build_definitions, definitions
@@ -156,7 +157,13 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
 def test_while_a_load_waits_in_the_queue_no_other_is_asked_for(
     location: dg.Definitions, instance: dg.DagsterInstance, landing: Path
 ) -> None:
-    queued = create_run_for_test(instance, "load_and_refresh", status=dg.DagsterRunStatus.QUEUED)
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("earmark"), "__repository__")
+    queued = create_run_for_test(
+        instance,
+        "load_and_refresh",
+        status=dg.DagsterRunStatus.QUEUED,
+        remote_job_origin=origin.get_job_origin("load_and_refresh"),
+    )
     for number in range(3):
         _drop(landing, f"more{number}.log", datetime(2026, 1, 7 + number, 8, tzinfo=UTC), listeners=1)
         skipped = _tick(landing_sensor, location, instance)
