@@ -58,6 +58,9 @@ _BIN = Path(sys.executable).parent
 GIVEN = {"EARMARK_DB_PASSWORD": "Zb4-kQ_9", "EARMARK_HASH_KEY": "5f" * 32}
 
 LOG = logging.getLogger(__name__)
+# Read when the tests are collected: while they run, the variables of earmark are kept from them.
+POINTS = int(os.environ.get("EARMARK_CRASH_POINTS") or 1)
+SEED = int(os.environ.get("EARMARK_CRASH_SEED") or time.time_ns() % 10**6)
 
 
 def run(*command: object, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -679,7 +682,7 @@ LINE = (
     '198.18.{file}.{n} - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "GET /one.mp3 HTTP/1.1" 200 5000000 "-" '
     '"AntennaPod/3.4.0 (Linux; Android 14)"\n'
 )
-SERVICES = ("code", "daemon", "webserver", "db")
+SERVICES = ("code", "db", "daemon", "webserver")
 
 
 class Trial:
@@ -763,16 +766,14 @@ _MARTS = "select day::text, downloads::integer from marts.rpt_episode_daily"
 
 
 def test_files_reach_the_marts_whatever_service_is_restarted(compose: Compose) -> None:
-    points = int(os.environ.get("EARMARK_CRASH_POINTS") or 1)
-    seed = int(os.environ.get("EARMARK_CRASH_SEED") or time.time_ns() % 10**6)
-    LOG.info("EARMARK_CRASH_POINTS=%d EARMARK_CRASH_SEED=%d", points, seed)
+    LOG.info("EARMARK_CRASH_POINTS=%d EARMARK_CRASH_SEED=%d", POINTS, SEED)
     compose.up()
     compose.await_health(*SERVICES)
     assert not any(container.restarts for container in compose.containers.values()), compose.logs()
     LOG.info("all services are healthy")
     trial = Trial(compose)
     trial.lay()
-    for what, how, delay in plan(points, seed):
+    for what, how, delay in plan(POINTS, SEED):
         trial.drop()
         time.sleep(delay)  # while that file is on its way
         LOG.info("%s: %s %.1f s after a file", what, how, delay)
@@ -800,7 +801,7 @@ def plan(points: int, seed: int) -> list[tuple[str, str, float]]:
     ``machine``: all at once, then started in no order; ``containers``: all, with new ones made in their place.
     """
     chance = random.Random(seed)  # noqa: S311
-    all_ = list(itertools.product((*SERVICES, "machine"), ("killed", "stopped")))
+    all_ = [(what, how) for how in ("killed", "stopped") for what in (*SERVICES, "machine")]
     all_.append(("containers", "stopped"))
     chosen = [*all_, *(chance.choice(all_) for _ in range(points))][:points]
     return [(what, how, chance.uniform(0, 12)) for what, how in chosen]
