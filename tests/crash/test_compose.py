@@ -230,6 +230,7 @@ class Image:
             self.home = found[1]
         elif not command.startswith("pip install"):
             if not _is_root():
+                command = re.sub(r"(-g |:)10001\b", rf"\g<1>{os.getgid()}", command)
                 command = re.sub(r"\b10001\b", str(os.getuid()), command)
             container = Container("build", {"command": ["sh", "-c", command]}, self, {}, self.root.parent)
             container.start()
@@ -324,6 +325,7 @@ class Container:
 
     def start(self) -> None:
         """Start it."""
+        self.wanted, self.restart_at = True, 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.user, *self.command()],
@@ -335,7 +337,6 @@ class Container:
                 start_new_session=True,
                 umask=0o022,
             )
-        self.wanted = True
 
     def stop(self, *, killed: bool = False) -> None:
         """Stop it as an engine does: its signal, a while, SIGKILL; nothing that it started survives."""
@@ -369,7 +370,6 @@ class Container:
             LOG.warning("%s ended by itself with %d", self.name, self.process.returncode)
             self.restart_at = time.monotonic() + min(0.1 * 2**self.restarts, 60)
         elif time.monotonic() >= self.restart_at:
-            self.restart_at = 0
             self.restarts += 1
             self.start()
 
@@ -469,7 +469,7 @@ class DatabaseContainer(Container):
         path = self.image.path
         for folder in ("/var/lib/postgresql", "/run", "/docker-entrypoint-initdb.d", "/opt"):
             path(folder).mkdir(parents=True)
-        for folder in ("/var/lib/postgresql", "/run"):
+        for folder in ("/var/lib/postgresql", "/run") if _is_root() else ():
             shutil.chown(path(folder), self.image.uid, self.image.uid)
         path("/opt/docker-entrypoint.sh").write_text(_DATABASE_ENTRYPOINT)
         path("/opt/docker-entrypoint.sh").chmod(0o755)
@@ -634,11 +634,9 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def image(home: Path, dockerfile: list[Instruction], patterns: list[str]) -> Image:
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT_ROOT)
-    assert listed.returncode == 0, listed.stderr
-    sent = [
-        path for path in listed.stdout.splitlines() if is_sent(path, patterns) and (PROJECT_ROOT / path).is_file()
-    ]
+    tops = [path for path in PROJECT_ROOT.iterdir() if is_sent(path.name, patterns)]
+    files = [path for top in tops for path in (top, *top.rglob("*")) if path.is_file()]
+    sent = [name for path in files if is_sent(name := str(path.relative_to(PROJECT_ROOT)), patterns)]
     built = Image(home / "image")
     built.root.mkdir()
     built.carry_out(dockerfile, sent)
