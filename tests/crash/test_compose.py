@@ -58,6 +58,9 @@ _BIN = Path(sys.executable).parent
 GIVEN = {"EARMARK_DB_PASSWORD": "Zb4-kQ_9", "EARMARK_HASH_KEY": "5f" * 32}
 
 LOG = logging.getLogger(__name__)
+# Read when the tests are collected: while they run, the variables of earmark are kept from them.
+POINTS = int(os.environ.get("EARMARK_CRASH_POINTS") or 1)
+SEED = int(os.environ.get("EARMARK_CRASH_SEED") or time.time_ns() % 10**6)
 
 
 def run(*command: object, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -227,6 +230,7 @@ class Image:
             self.home = found[1]
         elif not command.startswith("pip install"):
             if not _is_root():
+                command = re.sub(r"(-g |:)10001\b", rf"\g<1>{os.getgid()}", command)
                 command = re.sub(r"\b10001\b", str(os.getuid()), command)
             container = Container("build", {"command": ["sh", "-c", command]}, self, {}, self.root.parent)
             container.start()
@@ -321,6 +325,7 @@ class Container:
 
     def start(self) -> None:
         """Start it."""
+        self.wanted, self.restart_at = True, 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.user, *self.command()],
@@ -332,7 +337,6 @@ class Container:
                 start_new_session=True,
                 umask=0o022,
             )
-        self.wanted = True
 
     def stop(self, *, killed: bool = False) -> None:
         """Stop it as an engine does: its signal, a while, SIGKILL; nothing that it started survives."""
@@ -366,7 +370,6 @@ class Container:
             LOG.warning("%s ended by itself with %d", self.name, self.process.returncode)
             self.restart_at = time.monotonic() + min(0.1 * 2**self.restarts, 60)
         elif time.monotonic() >= self.restart_at:
-            self.restart_at = 0
             self.restarts += 1
             self.start()
 
@@ -466,7 +469,7 @@ class DatabaseContainer(Container):
         path = self.image.path
         for folder in ("/var/lib/postgresql", "/run", "/docker-entrypoint-initdb.d", "/opt"):
             path(folder).mkdir(parents=True)
-        for folder in ("/var/lib/postgresql", "/run"):
+        for folder in ("/var/lib/postgresql", "/run") if _is_root() else ():
             shutil.chown(path(folder), self.image.uid, self.image.uid)
         path("/opt/docker-entrypoint.sh").write_text(_DATABASE_ENTRYPOINT)
         path("/opt/docker-entrypoint.sh").chmod(0o755)
@@ -631,11 +634,9 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def image(home: Path, dockerfile: list[Instruction], patterns: list[str]) -> Image:
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT_ROOT)
-    assert listed.returncode == 0, listed.stderr
-    sent = [
-        path for path in listed.stdout.splitlines() if is_sent(path, patterns) and (PROJECT_ROOT / path).is_file()
-    ]
+    tops = [path for path in PROJECT_ROOT.iterdir() if is_sent(path.name, patterns)]
+    files = [path for top in tops for path in (top, *top.rglob("*")) if path.is_file()]
+    sent = [name for path in files if is_sent(name := str(path.relative_to(PROJECT_ROOT)), patterns)]
     built = Image(home / "image")
     built.root.mkdir()
     built.carry_out(dockerfile, sent)
@@ -679,7 +680,7 @@ LINE = (
     '198.18.{file}.{n} - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "GET /one.mp3 HTTP/1.1" 200 5000000 "-" '
     '"AntennaPod/3.4.0 (Linux; Android 14)"\n'
 )
-SERVICES = ("code", "daemon", "webserver", "db")
+SERVICES = ("code", "db", "daemon", "webserver")
 
 
 class Trial:
@@ -763,16 +764,14 @@ _MARTS = "select day::text, downloads::integer from marts.rpt_episode_daily"
 
 
 def test_files_reach_the_marts_whatever_service_is_restarted(compose: Compose) -> None:
-    points = int(os.environ.get("EARMARK_CRASH_POINTS") or 1)
-    seed = int(os.environ.get("EARMARK_CRASH_SEED") or time.time_ns() % 10**6)
-    LOG.info("EARMARK_CRASH_POINTS=%d EARMARK_CRASH_SEED=%d", points, seed)
+    LOG.info("EARMARK_CRASH_POINTS=%d EARMARK_CRASH_SEED=%d", POINTS, SEED)
     compose.up()
     compose.await_health(*SERVICES)
     assert not any(container.restarts for container in compose.containers.values()), compose.logs()
     LOG.info("all services are healthy")
     trial = Trial(compose)
     trial.lay()
-    for what, how, delay in plan(points, seed):
+    for what, how, delay in plan(POINTS, SEED):
         trial.drop()
         time.sleep(delay)  # while that file is on its way
         LOG.info("%s: %s %.1f s after a file", what, how, delay)
@@ -799,8 +798,8 @@ def plan(points: int, seed: int) -> list[tuple[str, str, float]]:
 
     ``machine``: all at once, then started in no order; ``containers``: all, with new ones made in their place.
     """
-    chance = random.Random(seed)
-    all_ = list(itertools.product((*SERVICES, "machine"), ("killed", "stopped")))
+    chance = random.Random(seed)  # noqa: S311
+    all_ = [(what, how) for how in ("killed", "stopped") for what in (*SERVICES, "machine")]
     all_.append(("containers", "stopped"))
     chosen = [*all_, *(chance.choice(all_) for _ in range(points))][:points]
     return [(what, how, chance.uniform(0, 12)) for what, how in chosen]
