@@ -6,6 +6,7 @@ are made by the commands that need them, so that help is quick.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -28,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from orchestration.lib.warehouse import dbt, results
+from orchestration.lib.warehouse.address import AddressError
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
 from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
 from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
@@ -74,9 +76,13 @@ def main() -> None:
     from orchestration.lib.attribution.settings import AttributionSettingsError
     from orchestration.lib.ingestion.errors import LoadError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
     try:
         app()
     except (
+        AddressError,
         SettingsError,
         DatabaseUnavailableError,
         EngineError,
@@ -89,8 +95,23 @@ def main() -> None:
         fail(str(error))
     except psycopg.errors.UndefinedTable as error:
         fail(f"{error.diag.message_primary}: the database is not migrated; run: earmark migrate")
+    except psycopg.errors.InsufficientPrivilege as error:
+        fail(f"the database refused ({error.diag.message_primary}): let its owner run this, or grant the right")
+    except psycopg.errors.UndefinedFile as error:
+        fail(
+            f"the server misses a library ({error.diag.message_primary}): install it again and restart the server"
+        )
+    except psycopg.errors.DiskFull as error:
+        fail(
+            f"the disk of the database is full ({error.diag.message_primary}): make room and run the command again; "
+            "what was not finished is rolled back, nothing is lost"
+        )
     except psycopg.OperationalError as error:
         fail(f"the database went away: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(f"{error.filename or 'a file'} cannot be used ({error.strerror})")
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(130)
@@ -105,8 +126,12 @@ def fail(message: str) -> NoReturn:
 def _database(settings: Settings, *, read_only: bool = False) -> Database:
     if settings.uses_embedded_server:
         with err.status("starting PostgreSQL"):
-            return resolve(settings, read_only=read_only)
+            return resolve(settings, read_only=read_only, say=_note)
     return resolve(settings, read_only=read_only)
+
+
+def _note(text: str) -> None:
+    err.print(f"[bold yellow]note[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _print_json(value: object) -> None:
@@ -577,7 +602,7 @@ def db_stop() -> None:
     """Stop the embedded server. Nothing is lost."""
     from orchestration.lib.warehouse import embedded
 
-    stopped = embedded.stop(_embedded_settings().home)
+    stopped = embedded.stop(_embedded_settings().home, _note)
     out.print("stopped" if stopped else "it does not run")
 
 
