@@ -9,6 +9,7 @@ What belongs to the server is found by what it is, a process ``postgres`` that w
 number or a time: numbers are given out again, clocks are set, folders are moved.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -97,17 +99,24 @@ def start(home: Path, say: Say = _log.info) -> Database:
                 _launch(folder, say)
             else:
                 _await_ready(process.pid, folder, 0, say)
-        # Under the lock as well: of two processes that start at once only one can make the database.
         database = _address(folder)
-        if _is_outdated(database, say):
-            with _in_words(folder):
-                stopping = _postmaster(folder)
-                if stopping is not None:
-                    _shut_down(stopping, folder, say)
-                _clear_remnants(folder, say)
-                _launch(folder, say)
-        database.ensure_exists()
-        _ensure_extension(database, say)
+        try:
+            if _is_outdated(database, say):
+                with _in_words(folder):
+                    stopping = _postmaster(folder)
+                    if stopping is not None:
+                        _shut_down(stopping, folder, say)
+                    _clear_remnants(folder, say)
+                    _launch(folder, say)
+            # Under the lock as well: of two processes that start at once only one can make the database.
+            database.ensure_exists()
+            _ensure_extension(database, say)
+        except DatabaseUnavailableError as error:
+            if "No space left on device" not in str(error):
+                raise
+            raise DatabaseUnavailableError(
+                f"The embedded PostgreSQL takes no connections: the disk is full. {_make_room(folder)}."
+            ) from None
     return database
 
 
@@ -188,7 +197,7 @@ def _in_words(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        full = f" The disk is full: {_make_room(folder)}." if is_full else ""
+        full = f" The disk is full. {_make_room(folder)}." if is_full else ""
         reason = f"{error.strerror or error}: {error.filename or folder}"
         raise DatabaseUnavailableError(f"The embedded PostgreSQL does not start ({reason}).{full}") from None
 
@@ -242,7 +251,7 @@ def _initialise(home: Path, folder: Path) -> None:
         if done.returncode != 0:
             errors = [line for line in done.stderr.splitlines() if "error" in line or "FATAL" in line]
             reason = " ".join((errors or done.stderr.splitlines() or ["no reason given"])[-1].split())
-            full = f" The disk is full: {_make_room(home)}." if _is_full(done.stderr, home) else ""
+            full = f" The disk is full. {_make_room(home)}." if _is_full(done.stderr, home) else ""
             raise DatabaseUnavailableError(f"The embedded PostgreSQL cannot be made in {home} ({reason}).{full}")
         if folder.exists():
             folder.rmdir()
@@ -468,12 +477,20 @@ def _await_orphans(folder: Path, say: Say) -> None:
 
 
 def _answers(sockets: Path) -> bool:
-    if not (sockets / _SOCKET).exists():
-        return False
+    """Whether a server listens, however it answers."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
+        try:
+            client.connect(str(sockets / _SOCKET))
+        except OSError:
+            return False
+    return True
+
+
+def _takes_connections(folder: Path) -> bool:
     try:
-        Database(str(sockets), 5432, "postgres", SUPERUSER).connect().close()
-    except DatabaseUnavailableError as error:
-        return "is starting up" in str(error) or "shutting down" in str(error) or "recovery" in str(error)
+        replace(_address(folder), name="postgres").connect().close()
+    except DatabaseUnavailableError:
+        return False
     return True
 
 
@@ -526,8 +543,10 @@ def _await_ready(pid: int, folder: Path, begin: int, say: Say) -> None:
             pid = other.pid
         if time.monotonic() - since > 1:
             since = time.monotonic()
-            doing = _last_message(folder, begin)
-            if doing and doing != said:
+            if _takes_connections(folder):  # the note of it was lost, on a full disk
+                return
+            doing = _last_message(folder, begin) or f"nothing in {folder / 'log'} so far"
+            if doing != said:
                 said = doing
                 say(f"PostgreSQL is not ready yet: {doing}")
         time.sleep(0.02)
@@ -566,7 +585,7 @@ def _why(folder: Path, begin: int) -> str:
     text = _log_since(folder, begin)
     if _is_full(text, folder):
         return (
-            f"The embedded PostgreSQL does not start: the disk is full. {_make_room(folder).capitalize()}. "
+            f"The embedded PostgreSQL does not start: the disk is full. {_make_room(folder)}. "
             f"Its log is {folder / 'log'}."
         )
     reasons = re.findall(r"(?:FATAL|PANIC): +(.*)", text) or re.findall(r"LOG: +(.*)", text)
@@ -581,7 +600,7 @@ def _is_full(text: str, folder: Path) -> bool:
 def _make_room(folder: Path) -> str:
     free = shutil.disk_usage(folder).free // (1024 * 1024)
     return (
-        f"make room for {folder} ({free} MB are free, {_LITTLE_ROOM // (1024 * 1024)} MB are needed) and run the "
+        f"Make room for {folder} ({free} MB are free, {_LITTLE_ROOM // (1024 * 1024)} MB are needed) and run the "
         "command again; nothing is lost"
     )
 
