@@ -54,7 +54,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-db = typer.Typer(help="The embedded PostgreSQL server: start it, stop it, look inside.", no_args_is_help=True)
+db = typer.Typer(
+    help="The database: start and stop the embedded server, look inside, back up, restore.", no_args_is_help=True
+)
 app.add_typer(db, name="db")
 tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=True)
 app.add_typer(tenant, name="tenant")
@@ -75,6 +77,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one clear line, never in a traceback."""
     from orchestration.lib.attribution.settings import AttributionSettingsError
     from orchestration.lib.ingestion.errors import LoadError
+    from orchestration.lib.warehouse.backup import BackupError
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -83,6 +86,7 @@ def main() -> None:
         app()
     except (
         AddressError,
+        BackupError,
         SettingsError,
         DatabaseUnavailableError,
         EngineError,
@@ -103,8 +107,8 @@ def main() -> None:
         )
     except psycopg.errors.DiskFull as error:
         fail(
-            f"the disk of the database is full ({error.diag.message_primary}): make room and run the command again; "
-            "what was not finished is rolled back, nothing is lost"
+            f"the disk of the database is full ({error.diag.message_primary}): make room and run the command "
+            "again; what was not finished is rolled back, nothing is lost"
         )
     except psycopg.OperationalError as error:
         fail(f"the database went away: {' '.join(str(error).split())}")
@@ -604,6 +608,48 @@ def db_stop() -> None:
 
     stopped = embedded.stop(_embedded_settings().home, _note)
     out.print("stopped" if stopped else "it does not run")
+
+
+@db.command(name="backup")
+def db_backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; only you may read it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Back up the whole database into one file, while others go on working. Any server, not only the embedded one.
+
+    The secret that addresses are hashed under is not in it.
+    """
+    from orchestration.lib.warehouse import backup
+
+    settings = load_settings()
+    database = _database(settings)
+    with err.status(f"backing up {escape(str(database))}"):
+        size = backup.back_up(database, file, force=force)
+    out.print(f"wrote {file} ({size / 1e6:,.1f} MB)", highlight=False, soft_wrap=True, markup=False)
+    key = settings.home / "hash_key"
+    where = f"the file {key}" if settings.hash_key is None else "EARMARK_HASH_KEY"
+    _note(f"the key that addresses are hashed under is not in it: keep {where} as well, in another place")
+
+
+@db.command(name="restore")
+def db_restore(
+    file: Annotated[Path, typer.Argument(help="A file that earmark db backup wrote.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where the database holds rows: they are lost.")
+    ] = False,
+) -> None:
+    """Put a backup back. Until it is whole, the database stays as it is.
+
+    Models are built whole once afterwards, by the next [bold]earmark build[/bold].
+    """
+    from orchestration.lib.warehouse import backup
+
+    settings = load_settings()
+    database = _database(settings)
+    with err.status(f"restoring {escape(str(file))}"):
+        backup.restore(database, file, force=force, say=_note)
+    out.print(f"restored {file} into {database}", highlight=False, soft_wrap=True, markup=False)
+    out.print("next: earmark migrate, then earmark build, which builds every model once", soft_wrap=True)
 
 
 @db.command(name="psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

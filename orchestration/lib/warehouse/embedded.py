@@ -668,7 +668,8 @@ def _ensure_extension(database: Database, say: Say) -> None:
     if not is_loaded or available is None:
         raise DatabaseUnavailableError(
             f"The embedded database was made with TimescaleDB {version}, whose library is not in "
-            f"{_install() / 'lib'}: install it again, then: earmark db stop, and run the command again; nothing is lost."
+            f"{_install() / 'lib'}: install it again, then: earmark db stop, and run the command again; "
+            "nothing is lost."
         )
     if version == available or any((_install() / "lib").rglob(f"timescaledb-{version}.so")):
         return
