@@ -721,11 +721,11 @@ def agents_fetch(
     What the list does not know our own patterns decide. A day before today counts anew what was counted: the next
     [bold]earmark build[/bold] does it.
     """
-    from orchestration.lib.ingestion import agent_lists
+    from orchestration.lib.ingestion import agent_lists, shown
 
     if url is not None and folder is not None:
         raise typer.BadParameter("give --url or --folder, not both")
-    source = str(folder.resolve()) if folder else url or agent_lists.PUBLIC_LIST
+    source = str(folder.resolve()) if folder else shown.remember(url or agent_lists.PUBLIC_LIST)
     with err.status(f"fetching {escape(source)}"):
         documents = agent_lists.read_folder(folder) if folder else agent_lists.fetch(source)
         entries = agent_lists.parse(documents)

@@ -134,15 +134,22 @@ class Settings(BaseSettings):
         "landing",
     )
     @classmethod
-    def _is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and (re.search(r"[\x00-\x1f\x7f]", value) or address.FORM[:10] in value.lower()):
-            raise ValueError("no name")
+    def _is_text(cls, value: str | None) -> str | None:
+        if value is not None and not address.is_text(value):
+            raise ValueError("holds control characters")
+        return value
+
+    @field_validator("postgres_database", "postgres_user")
+    @classmethod
+    def _is_no_url(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("is a URL")
         return value
 
     @field_validator("postgres_password", "hash_key")
     @classmethod
-    def _is_text(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
+    def _is_secret_text(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not address.is_text(value.get_secret_value()):
             raise ValueError("holds control characters")
         return value
 

@@ -66,8 +66,9 @@ def contents(database: Database) -> dict[str, list[str]]:
     """Return all rows of the raw tables, the ledger and the models' tables, as text."""
     with database.connect() as connection:
         relations = connection.execute(
-            "select h.schema_name, h.table_name from timeseries.hypertables as h union all values ('ingest', 'loads'),"
-            " ('ingest', 'files'), ('raw', 'episodes'), ('raw', 'campaigns') order by 1, 2"
+            "select h.schema_name, h.table_name from timeseries.hypertables as h"
+            " union all values ('ingest', 'loads'), ('ingest', 'files'), ('raw', 'episodes'), ('raw', 'campaigns')"
+            " order by 1, 2"
         ).fetchall()
         query = sql.SQL("select to_jsonb(t)::text from {} as t order by 1")
         return {

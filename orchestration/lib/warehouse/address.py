@@ -52,7 +52,7 @@ def parse(address: str) -> dict[str, str]:
         AddressError: it is not well-formed, doubtful, or has an option that is not known or not taken.
 
     """
-    if not _is_text(address):
+    if not is_text(address):
         raise AddressError("it holds characters that no address may hold")
     if re.match(r"postgres(ql)?://", address):
         parts = _parse_url(address)
@@ -68,7 +68,7 @@ def parse(address: str) -> dict[str, str]:
         check_host(parts["host"])
     if "port" in parts and (not parts["port"].isdecimal() or int(parts["port"][:6]) not in _PORTS):
         raise AddressError("its port is no whole number from 1 to 65535")
-    if not all(_is_text(value) for value in parts.values()):
+    if not all(is_text(value) for value in parts.values()):
         raise AddressError("it holds characters that no address may hold")
     return parts
 
@@ -80,7 +80,7 @@ def check_host(host: str) -> None:
         AddressError: it is not; several hosts in one are not either.
 
     """
-    if not _is_text(host):
+    if not is_text(host):
         raise AddressError("its host holds characters that no host may hold")
     if host.startswith("/"):
         if "," in host or "://" in host:
@@ -126,6 +126,6 @@ def _parse_url(url: str) -> dict[str, str]:
     return parts
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether it has no control characters and can be written in UTF-8."""
     return not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)

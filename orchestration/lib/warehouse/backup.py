@@ -1,8 +1,8 @@
 """Backup and restore of a whole database: one file of pg_dump's custom format, whole or not at all.
 
 What lives here: running pg_dump and pg_restore, what TimescaleDB needs around them, and putting a restored
-database in the place of the old one. A restore goes into a database of another name, which takes over the old one's
-name in one transaction at the end; so what fails or is killed on the way leaves the old one as it was.
+database in the place of the old one. A restore goes into a database of another name, which takes over the old
+one's name in one transaction at the end; so what fails or is killed on the way leaves the old one as it was.
 
 Dagster's schema is in the backup: its history, and which sensors are on, belong to the same moment as the ledger.
 The secret that addresses are hashed under is not: whoever has both can try addresses until the hashes are known.
