@@ -606,7 +606,10 @@ def db_stop() -> None:
     """Stop the embedded server. Nothing is lost."""
     from orchestration.lib.warehouse import embedded
 
-    stopped = embedded.stop(_embedded_settings().home, _note)
+    settings = load_settings()
+    stopped = embedded.stop(settings.home, _note)  # also one from before the settings named another
+    if not stopped and not settings.uses_embedded_server:
+        _embedded_settings()
     out.print("stopped" if stopped else "it does not run")
 
 

@@ -196,7 +196,10 @@ def test_random_addresses_are_taken_as_meant_or_refused_in_words(before: str, af
 def test_a_drivers_text_loses_the_password_however_it_is_written_there() -> None:
     for password in PASSWORDS:
         database = Database("127.0.0.1", 1, "pods", "ann", password)
-        for written in (password, quote(password), quote(password, safe=""), repr(password), database.conninfo()):
+        assert not holds_secret(database.scrub(f"password {password}"))
+        if not address.is_text(password):
+            continue
+        for written in (quote(password), quote(password, safe=""), repr(password), database.conninfo()):
             assert not holds_secret(database.scrub(f'invalid value "{written}" for option')), written
 
 
@@ -349,10 +352,26 @@ def test_files_that_hold_secrets_are_the_owners_alone(tmp_path: Path, monkeypatc
         key = hash_key(load_settings())
     finally:
         os.umask(before)
-    assert key.secret
+    assert len(key.secret) == 64
     for path in (tmp_path / "home").rglob("*"):
         if path.is_file() and key.secret in path.read_bytes():
             assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"short\n"])
+def test_a_damaged_hash_key_is_told_and_not_used(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration.runtime import hash_key
+
+    monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
+    (tmp_path / "hash_key").write_bytes(content)
+    with pytest.raises(SettingsError, match="holds no key of 16 characters"):
+        hash_key(load_settings())
+    (tmp_path / "hash_key").unlink()
+    (tmp_path / "hash_key").mkdir()
+    with pytest.raises(SettingsError, match=r"hash_key, .* cannot be used"):
+        hash_key(load_settings())
 
 
 def test_a_replica_is_reached_as_it_says_and_not_as_the_main_server(monkeypatch: pytest.MonkeyPatch) -> None:

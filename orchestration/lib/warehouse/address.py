@@ -99,7 +99,8 @@ def scrub(text: str, password: str | None) -> str:
     """Return a driver's text without the password, however it was written there."""
     if password is None or len(password) < _SHORTEST:
         return text
-    forms = {password, quote(password), quote(password, safe=""), quote_plus(password), repr(password)[1:-1]}
+    data = password.encode(errors="surrogateescape")
+    forms = {password, quote(data), quote(data, safe=""), quote_plus(data), repr(password)[1:-1]}
     forms |= {password.replace("\\", r"\\").replace("'", r"\'")}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "***")

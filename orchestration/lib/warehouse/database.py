@@ -127,7 +127,7 @@ class Database:
 
     def scrub(self, error: object) -> str:
         """Return what a driver says of this database, in one line and without the password."""
-        return address.scrub(" ".join(str(error).split()), self.password)
+        return " ".join(address.scrub(str(error), self.password).split())
 
     def ensure_exists(self) -> None:
         """Create the database where it is missing; does nothing where it is there.
