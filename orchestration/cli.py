@@ -6,6 +6,7 @@ are made by the commands that need them, so that help is quick.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -30,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 
 from orchestration.lib.warehouse import dbt, results
+from orchestration.lib.warehouse.address import AddressError
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, advisory_lock, resolve
 from orchestration.lib.warehouse.engine import EngineError, prepare, recorded
 from orchestration.lib.warehouse.migrations import MigrationError, State, read_migrations, status
@@ -54,7 +56,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-db = typer.Typer(help="The embedded PostgreSQL server: start it, stop it, look inside.", no_args_is_help=True)
+db = typer.Typer(
+    help="The database: start and stop the embedded server, look inside, back up, restore.", no_args_is_help=True
+)
 app.add_typer(db, name="db")
 tenant = typer.Typer(help="Tenants: who the rows belong to.", no_args_is_help=True)
 app.add_typer(tenant, name="tenant")
@@ -75,10 +79,16 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one clear line, never in a traceback."""
     from orchestration.lib.attribution.settings import AttributionSettingsError
     from orchestration.lib.ingestion.errors import LoadError
+    from orchestration.lib.warehouse.backup import BackupError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
     try:
         app()
     except (
+        AddressError,
+        BackupError,
         SettingsError,
         DatabaseUnavailableError,
         EngineError,
@@ -91,8 +101,23 @@ def main() -> None:
         fail(str(error))
     except psycopg.errors.UndefinedTable as error:
         fail(f"{error.diag.message_primary}: the database is not migrated; run: earmark migrate")
+    except psycopg.errors.InsufficientPrivilege as error:
+        fail(f"the database refused ({error.diag.message_primary}): let its owner run this, or grant the right")
+    except psycopg.errors.UndefinedFile as error:
+        fail(
+            f"the server misses a library ({error.diag.message_primary}): install it again and restart the server"
+        )
+    except psycopg.errors.DiskFull as error:
+        fail(
+            f"the disk of the database is full ({error.diag.message_primary}): make room and run the command "
+            "again; what was not finished is rolled back, nothing is lost"
+        )
     except psycopg.OperationalError as error:
         fail(f"the database went away: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(f"{error.filename or 'a file'} cannot be used ({error.strerror})")
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(130)
@@ -107,8 +132,12 @@ def fail(message: str) -> NoReturn:
 def _database(settings: Settings, *, read_only: bool = False) -> Database:
     if settings.uses_embedded_server:
         with err.status("starting PostgreSQL"):
-            return resolve(settings, read_only=read_only)
+            return resolve(settings, read_only=read_only, say=_note)
     return resolve(settings, read_only=read_only)
+
+
+def _note(text: str) -> None:
+    err.print(f"[bold yellow]note[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _print_json(value: object) -> None:
@@ -592,8 +621,53 @@ def db_stop() -> None:
     """Stop the embedded server. Nothing is lost."""
     from orchestration.lib.warehouse import embedded
 
-    stopped = embedded.stop(_embedded_settings().home)
+    settings = load_settings()
+    stopped = embedded.stop(settings.home, _note)  # also one from before the settings named another
+    if not stopped and not settings.uses_embedded_server:
+        _embedded_settings()
     out.print("stopped" if stopped else "it does not run")
+
+
+@db.command(name="backup")
+def db_backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; only you may read it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Back up the whole database into one file, while others go on working. Any server, not only the embedded one.
+
+    The secret that addresses are hashed under is not in it.
+    """
+    from orchestration.lib.warehouse import backup
+
+    settings = load_settings()
+    database = _database(settings)
+    with err.status(f"backing up {escape(str(database))}"):
+        size = backup.back_up(database, file, force=force)
+    out.print(f"wrote {file} ({size / 1e6:,.1f} MB)", highlight=False, soft_wrap=True, markup=False)
+    key = settings.home / "hash_key"
+    where = f"the file {key}" if settings.hash_key is None else "EARMARK_HASH_KEY"
+    _note(f"the key that addresses are hashed under is not in it: keep {where} as well, in another place")
+
+
+@db.command(name="restore")
+def db_restore(
+    file: Annotated[Path, typer.Argument(help="A file that earmark db backup wrote.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where the database holds rows: they are lost.")
+    ] = False,
+) -> None:
+    """Put a backup back. Until it is whole, the database stays as it is.
+
+    Models are built whole once afterwards, by the next [bold]earmark build[/bold].
+    """
+    from orchestration.lib.warehouse import backup
+
+    settings = load_settings()
+    database = _database(settings)
+    with err.status(f"restoring {escape(str(file))}"):
+        backup.restore(database, file, force=force, say=_note)
+    out.print(f"restored {file} into {database}", highlight=False, soft_wrap=True, markup=False)
+    out.print("next: earmark migrate, then earmark build, which builds every model once", soft_wrap=True)
 
 
 @db.command(name="psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -665,11 +739,11 @@ def agents_fetch(
     What the list does not know our own patterns decide. A day before today counts anew what was counted: the next
     [bold]earmark build[/bold] does it.
     """
-    from orchestration.lib.ingestion import agent_lists
+    from orchestration.lib.ingestion import agent_lists, shown
 
     if url is not None and folder is not None:
         raise typer.BadParameter("give --url or --folder, not both")
-    source = str(folder.resolve()) if folder else url or agent_lists.PUBLIC_LIST
+    source = str(folder.resolve()) if folder else shown.remember(url or agent_lists.PUBLIC_LIST)
     with err.status(f"fetching {escape(source)}"):
         documents = agent_lists.read_folder(folder) if folder else agent_lists.fetch(source)
         entries = agent_lists.parse(documents)

@@ -5,6 +5,7 @@ That is the secret that it is hashed under, and what it is looked up in before.
 
 import os
 import secrets
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,9 @@ from orchestration.lib.ingestion.networks import Networks, list_files, read_netw
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.ingestion.proxies import Proxies
 from orchestration.lib.ingestion.rows import Lookups
-from orchestration.settings import PROJECT_ROOT, Settings
+from orchestration.settings import PROJECT_ROOT, Settings, SettingsError
 
+_SHORTEST_KEY: Final = 16
 NETWORKS_SEED: Final = PROJECT_ROOT / "seeds" / "network_ranges.csv"
 
 
@@ -23,13 +25,29 @@ def hash_key(settings: Settings) -> HashKey:
 
     Without ``EARMARK_HASH_KEY`` it is made once and kept in ``<EARMARK_HOME>/hash_key``, readable by its owner
     only. The database keeps a fingerprint of it and refuses rows that are hashed under another.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds no key any more.
+
     """
     if settings.hash_key is not None:
         return HashKey(settings.hash_key_id, settings.hash_key.get_secret_value().encode())
     path = settings.home / "hash_key"
-    settings.home.mkdir(parents=True, exist_ok=True)
-    _write_once(path)
-    return HashKey(settings.hash_key_id, path.read_text(encoding="ascii").strip().encode())
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        _write_once(path)
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"{path}, which holds the key that addresses are hashed under, cannot be used ({error.strerror}): "
+            "make it readable, or set EARMARK_HASH_KEY."
+        ) from None
+    if len(key) < _SHORTEST_KEY:
+        raise SettingsError(
+            f"{path} holds no key of {_SHORTEST_KEY} characters or more: put the one back that rows were hashed "
+            "under, or, where nothing is loaded yet, remove the file."
+        )
+    return HashKey(settings.hash_key_id, key)
 
 
 def lookups(settings: Settings) -> Lookups:
@@ -64,11 +82,10 @@ def _write_once(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     if path.exists():
         return
-    draft.touch(mode=0o600)
-    draft.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
     try:
-        path.hardlink_to(draft)  # the first of several processes wins
-    except FileExistsError:
-        pass
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)  # the first of several processes wins
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

@@ -4,22 +4,30 @@ What lives here: every variable that earmark reads, its type, its default and wh
 What does not: opening anything. ``lib.warehouse`` connects.
 """
 
+import re
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from orchestration.lib.warehouse import address
 
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[1]
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 _ALLOWED: Final = {
-    "DATABASE_URL": "postgresql://user:password@host:port/database",
-    "DATABASE_READ_URL": "postgresql://user:password@host:port/database",
+    "POSTGRES_HOST": "one host name or IP address, or the folder of a Unix socket",
+    "POSTGRES_DATABASE": "the name of a database",
+    "POSTGRES_USER": "the name of a role",
+    "POSTGRES_PASSWORD": "text without control characters",
+    "POSTGRES_SSLROOTCERT": "the path of a file",
+    "POSTGRES_SSLCERT": "the path of a file",
+    "POSTGRES_SSLKEY": "the path of a file",
     "POSTGRES_PORT": "a whole number from 1 to 65535",
     "POSTGRES_SSLMODE": "disable, allow, prefer, require, verify-ca or verify-full",
     "EARMARK_ENGINE": "auto, timescaledb or postgres",
@@ -29,14 +37,18 @@ _ALLOWED: Final = {
     "EARMARK_HASH_KEY": "at least 16 characters, better 32 random bytes in hexadecimal",
     "EARMARK_HASH_KEY_ID": "1 to 32 letters, digits, - or _",
     "EARMARK_HOME": "a folder",
-    "EARMARK_LANDING": "a folder or a URL such as s3://bucket/landing",
+    "EARMARK_LANDING": "a folder or a URL such as s3://bucket/landing, without a password and without a query: "
+    "credentials are given as its driver takes them (AWS_ACCESS_KEY_ID and so on)",
     "EARMARK_NETWORK_URLS": "name=URL pairs, comma-separated, such as aws=https://mirror.example.com/aws.json",
     "EARMARK_TRUSTED_PROXIES": "addresses and CIDR ranges, comma-separated, such as 10.0.0.0/8,2001:db8::1",
 }
 
 
+_SHOWN: Final = 60  # characters of a wrong value that are repeated; a longer one is something else pasted there
+
+
 class SettingsError(ValueError):
-    """A setting has a wrong value. The text names the variable, what it holds and what is allowed."""
+    """A setting has a wrong value. The text names the variable, what it holds (no secret) and what is allowed."""
 
 
 class Settings(BaseSettings):
@@ -101,16 +113,59 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_postgres_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            url = urlsplit(value.get_secret_value())
-            if url.scheme not in {"postgresql", "postgres"} or len(url.path) < 2:
-                raise ValueError("not a PostgreSQL URL")
-            _ = url.port  # raises ValueError where it is no number
+            url = value.get_secret_value()
+            if not url.startswith(("postgresql://", "postgres://")) or "dbname" not in address.parse(url):
+                raise address.AddressError(f"it is not of the form {address.FORM}")
+        return value
+
+    @field_validator("postgres_host")
+    @classmethod
+    def _is_a_host(cls, value: str | None) -> str | None:
+        if value is not None:
+            address.check_host(value)
+        return value
+
+    @field_validator(
+        "postgres_database",
+        "postgres_user",
+        "postgres_sslrootcert",
+        "postgres_sslcert",
+        "postgres_sslkey",
+        "landing",
+    )
+    @classmethod
+    def _is_text(cls, value: str | None) -> str | None:
+        if value is not None and not address.is_text(value):
+            raise ValueError("holds control characters")
+        return value
+
+    @field_validator("postgres_database", "postgres_user")
+    @classmethod
+    def _is_no_url(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("is a URL")
+        return value
+
+    @field_validator("postgres_password", "hash_key")
+    @classmethod
+    def _is_secret_text(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not address.is_text(value.get_secret_value()):
+            raise ValueError("holds control characters")
         return value
 
     @field_validator("home")
     @classmethod
     def _is_absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        return _absolute(str(value))
+
+    @field_validator("landing")
+    @classmethod
+    def _is_a_folder_or_url(cls, value: str | None) -> str | None:
+        if value is None or "://" in value:
+            if value is not None and re.search(r"://[^@]*:[^@]*@|[?#]", value):
+                raise ValueError("holds credentials or a query")
+            return value
+        return str(_absolute(value))
 
     @field_validator("pool_max_size")
     @classmethod
@@ -118,12 +173,6 @@ class Settings(BaseSettings):
         if value < info.data.get("pool_min_size", 0):
             raise ValueError("smaller than EARMARK_POOL_MIN_SIZE")
         return value
-
-    @model_validator(mode="after")
-    def _landing_is_absolute(self) -> Self:
-        if self.landing is not None and "://" not in self.landing:
-            self.landing = str(Path(self.landing).expanduser().resolve())
-        return self
 
     @property
     def uses_embedded_server(self) -> bool:
@@ -146,7 +195,13 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(error))) from None
+        lines = _explain(error)
+    except (SourceError, UnicodeError) as error:
+        lines = [f"{PROJECT_ROOT / '.env'} cannot be read as text in UTF-8 ({type(error).__name__})."]
+    except OSError as error:
+        lines = [f"{error.filename or PROJECT_ROOT / '.env'} cannot be read ({error.strerror})."]
+    # Out of the handlers: not even as its context does the error carry what was read.
+    raise SettingsError("\n".join(lines))
 
 
 @lru_cache(maxsize=1)
@@ -155,18 +210,39 @@ def settings() -> Settings:
     return load_settings()
 
 
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (RuntimeError, OSError):  # ~nobody, or a loop of links
+        raise ValueError("no path") from None
+
+
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_input=True, include_url=False):
         name = str(detail["loc"][0]) if detail["loc"] else "the settings"
         known = Settings.model_fields.get(name.lower())
         variable = (known.alias if known and known.alias else name).upper()
-        held = detail.get("input")
-        shown = "a value that is not shown" if isinstance(held, SecretStr) or _is_secret(variable) else repr(held)
-        allowed = _ALLOWED.get(variable)
-        fix = f"allowed: {allowed}" if allowed else str(detail["msg"])
-        lines.append(f"{variable} holds {shown}; {fix}.")
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, address.AddressError) and variable not in _ALLOWED:
+            fix = str(cause)
+        else:
+            fix = f"allowed: {_ALLOWED.get(variable, 'another value')}"
+        lines.append(f"{variable} holds {_shown(variable, detail.get('input'))}; {fix}.")
     return lines
+
+
+def _shown(variable: str, held: object) -> str:
+    """Return a wrong value, unless it is a secret or looks like one that was put into the wrong variable."""
+    text = repr(held)
+    if (
+        _is_secret(variable)
+        or isinstance(held, SecretStr)
+        or len(text) > _SHOWN
+        or re.search(r"[@?=\\]|://", text)
+    ):
+        return "a value that is not shown"
+    return text
 
 
 def _is_secret(variable: str) -> bool:

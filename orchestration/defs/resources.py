@@ -2,16 +2,16 @@
 
 import atexit
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 import dagster as dg
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.ingestion.rows import Lookups
-from orchestration.lib.warehouse.database import SESSION, Database, resolve
+from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
 from orchestration.runtime import hash_key, lookups
 from orchestration.settings import load_settings
 
@@ -38,7 +38,13 @@ class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]
             with database.connect("earmark dagster") as connection:
                 yield connection
         else:
-            with _pool(database).connection() as connection:
+            with ExitStack() as stack:
+                try:
+                    connection = stack.enter_context(_pool(database).connection())
+                except PoolTimeout as error:
+                    raise DatabaseUnavailableError(
+                        f"Cannot reach database {database}: {database.scrub(error)}"
+                    ) from None
                 yield connection
 
 
@@ -66,7 +72,7 @@ def _pool(database: Database) -> ConnectionPool:
     database.connect().close()  # says at once, and in words, where the database cannot be reached
     settings = load_settings()
     pool = ConnectionPool(
-        database.conninfo(application_name="earmark dagster", **SESSION),
+        database.session("earmark dagster"),
         min_size=settings.pool_min_size,
         max_size=settings.pool_max_size,
         check=ConnectionPool.check_connection,

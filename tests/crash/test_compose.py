@@ -798,7 +798,7 @@ def plan(points: int, seed: int) -> list[tuple[str, str, float]]:
 
     ``machine``: all at once, then started in no order; ``containers``: all, with new ones made in their place.
     """
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     all_ = [(what, how) for how in ("killed", "stopped") for what in (*SERVICES, "machine")]
     all_.append(("containers", "stopped"))
     chosen = [*all_, *(chance.choice(all_) for _ in range(points))][:points]

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import fsspec
 
+from orchestration.lib.ingestion import shown
 from orchestration.lib.ingestion.errors import FileChangedError, UnreachableFileError
 
 _CHUNK: Final = 1 << 20
@@ -55,9 +56,10 @@ def filesystem(uri: str) -> tuple[Any, str]:
 
     """
     try:
-        return fsspec.core.url_to_fs(uri)  # type: ignore[no-any-return]
+        return fsspec.core.url_to_fs(shown.real(uri))  # type: ignore[no-any-return]
     except (ValueError, ImportError) as error:
-        raise UnreachableFileError(f"{uri}: cannot be opened ({error})") from error
+        reason = shown.without_secrets(error, uri)
+        raise UnreachableFileError(f"{uri}: cannot be opened ({reason})") from shown.cause(error, uri)
 
 
 def state(uri: str) -> FileState:
@@ -72,9 +74,10 @@ def state(uri: str) -> FileState:
         system.invalidate_cache(path)
         info = system.info(path)
     except FileNotFoundError as error:
-        raise UnreachableFileError(f"{uri}: there is no such file") from error
+        raise UnreachableFileError(f"{uri}: there is no such file") from shown.cause(error, uri)
     except (OSError, ValueError) as error:
-        raise UnreachableFileError(f"{uri}: cannot be read ({error})") from error
+        reason = shown.without_secrets(error, uri)
+        raise UnreachableFileError(f"{uri}: cannot be read ({reason})") from shown.cause(error, uri)
     if info["type"] == "directory":
         raise UnreachableFileError(f"{uri}: is a folder, not a file")
     return state_of(uri, info)
@@ -116,7 +119,8 @@ def local_copy(uri: str) -> Iterator[LocalCopy]:
             with system.open(path, "rb") as source, copy.open("wb") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
         except OSError as error:
-            raise UnreachableFileError(f"{uri}: cannot be read ({error})") from error
+            reason = shown.without_secrets(error, uri)
+            raise UnreachableFileError(f"{uri}: cannot be read ({reason})") from shown.cause(error, uri)
         with copy.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").digest()
         refuse_changed(before)

@@ -14,7 +14,7 @@ from typing import Final
 
 import psycopg
 
-from orchestration.lib.ingestion import files
+from orchestration.lib.ingestion import files, shown
 from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.errors import (
     DatabaseLoadError,
@@ -146,6 +146,7 @@ def load_path(
         DatabaseLoadError: the database is lost.
 
     """
+    path = shown.remember(path)
     system, plain = files.filesystem(path)
     states = [file.state for file in _below(path)] if system.isdir(plain) else [files.state(path)]
     results = []

@@ -3,7 +3,7 @@
 What lives here: the address and connecting. Which database is meant follows from the settings (``resolve``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, LiteralString
@@ -11,8 +11,9 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
+from orchestration.lib.warehouse import address
 from orchestration.settings import Settings
 
 _SSL_OPTIONS: Final = ("sslmode", "sslrootcert", "sslcert", "sslkey")
@@ -24,12 +25,7 @@ LIVENESS: Final = (
     "-c client_connection_check_interval=10s -c idle_session_timeout=0"
     " -c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4"
 )
-SESSION: Final[dict[str, str | int]] = {
-    "options": f"-c TimeZone=UTC {LIVENESS}",
-    "keepalives_idle": 20,
-    "keepalives_interval": 5,
-    "keepalives_count": 4,
-}
+_KEEPALIVES: Final = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 4}
 
 
 class DatabaseUnavailableError(RuntimeError):
@@ -49,8 +45,13 @@ class Database:
 
     @classmethod
     def from_url(cls, url: str) -> "Database":
-        """Read a libpq URL or connection string."""
-        parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
+        """Read a libpq URL or connection string.
+
+        Raises:
+            AddressError: it is none.
+
+        """
+        parts = address.parse(url)
         user = parts.pop("user", "postgres")
         return cls(
             host=parts.pop("host", "localhost"),
@@ -76,6 +77,11 @@ class Database:
             **{**dict(self.options), **{key: str(value) for key, value in more.items()}},
         )
 
+    def session(self, application: str) -> str:
+        """Return the connection string of a session of ours: in UTC, and over soon where its client is gone."""
+        options = f"{dict(self.options).get('options', '')} -c TimeZone=UTC {LIVENESS}".strip()
+        return self.conninfo(application_name=application, connect_timeout=10, options=options, **_KEEPALIVES)
+
     def url(self, *, schema: str | None = None) -> str:
         """Return the URL that SQLAlchemy and Dagster's storage take, password included.
 
@@ -84,13 +90,15 @@ class Database:
         password = f":{quote(self.password, safe='')}" if self.password else ""
         user = f"{quote(self.user, safe='')}{password}"
         query = {key: value for key, value in self.options if key in _SSL_OPTIONS}
-        address = f"{self.host}:{self.port}"
+        where = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         if self.host.startswith("/"):
-            address = ""
+            where = ""
             query = {"host": self.host, "port": str(self.port), **query}
         if schema is not None:
             query["options"] = f"-csearch_path={schema}"
-        return f"postgresql://{user}@{address}/{quote(self.name)}" + (f"?{urlencode(query)}" if query else "")
+        return f"postgresql://{user}@{where}/{quote(self.name, safe='')}" + (
+            f"?{urlencode(query)}" if query else ""
+        )
 
     def environment(self) -> dict[str, str]:
         """Return the variables that ``dbt_project/profiles.yml`` reads, and libpq's own."""
@@ -122,15 +130,15 @@ class Database:
 
         """
         try:
-            connection = psycopg.connect(
-                self.conninfo(application_name=application, connect_timeout=10, **SESSION),
-                autocommit=autocommit,
-            )
-        except psycopg.OperationalError as error:
-            reason = " ".join(str(error).split())
-            raise DatabaseUnavailableError(f"Cannot reach database {self}: {reason}") from None
+            connection = psycopg.connect(self.session(application), autocommit=autocommit)
+        except (psycopg.Error, OSError, UnicodeError) as error:
+            raise DatabaseUnavailableError(f"Cannot reach database {self}: {self.scrub(error)}") from None
         connection.read_only = read_only
         return connection
+
+    def scrub(self, error: object) -> str:
+        """Return what a driver says of this database, in one line and without the password."""
+        return " ".join(address.scrub(str(error), self.password).split())
 
     def ensure_exists(self) -> None:
         """Create the database where it is missing; does nothing where it is there.
@@ -160,10 +168,16 @@ class Database:
                     ) from None
 
 
-def resolve(settings: Settings, *, read_only: bool = False, start: bool = True) -> Database:
+def resolve(
+    settings: Settings, *, read_only: bool = False, start: bool = True, say: Callable[[str], None] | None = None
+) -> Database:
     """Return the database that the settings mean; starts the embedded server where it is meant and ``start``.
 
-    ``read_only`` prefers the read replica where one is named.
+    ``read_only`` prefers the read replica where one is named. ``say`` is told what a start waits for.
+
+    Raises:
+        DatabaseUnavailableError: the embedded server is meant and does not start.
+
     """
     if read_only and settings.database_read_url is not None:
         return Database.from_url(settings.database_read_url.get_secret_value())
@@ -188,7 +202,9 @@ def resolve(settings: Settings, *, read_only: bool = False, start: bool = True) 
     # Only here is the wheel needed: a machine with a server of its own can do without it.
     from orchestration.lib.warehouse import embedded
 
-    return embedded.start(settings.home) if start else embedded.running(settings.home)
+    if not start:
+        return embedded.running(settings.home)
+    return embedded.start(settings.home, say) if say else embedded.start(settings.home)
 
 
 @contextmanager

@@ -38,8 +38,8 @@ class Invocation:
     """
 
     arguments: Sequence[str]
-    manifest: Any
-    environment: Mapping[str, str]
+    manifest: Any = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)  # the password is in it
     failures: list[str] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
