@@ -336,6 +336,7 @@ def status_(json_: Json = False) -> None:
         engine = recorded(connection)
         ledger = results.ledger(connection)
         refused = results.refused_files(connection)
+        refused_total = results.count_refused_files(connection)
         rejects = results.reject_reasons(connection)
     state = {
         "database": str(database),
@@ -345,6 +346,7 @@ def status_(json_: Json = False) -> None:
         "migrations_not_as_on_disk": pending,
         "datasets": [asdict(line) for line in ledger],
         "refused_files": refused,
+        "refused_files_total": refused_total,
         "rejects": rejects,
     }
     if json_:
@@ -356,6 +358,8 @@ def status_(json_: Json = False) -> None:
     _show_rejects(rejects)
     for file in refused:
         out.print(f"[red]refused[/red] {escape(file['message'])}", highlight=False, soft_wrap=True)
+    if refused_total > len(refused):
+        out.print(f"and {refused_total - len(refused)} more, in ingest.files")
 
 
 @app.command(name="demo-data")

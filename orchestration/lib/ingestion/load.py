@@ -15,7 +15,7 @@ What the rows of a file mean is in ``sources``; what a row must hold is in ``dat
 import io
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, LiteralString, cast
@@ -27,15 +27,15 @@ from psycopg import sql
 from orchestration.lib.ingestion import files, rows
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset, Keeps
 from orchestration.lib.ingestion.errors import (
-    DatabaseLoadError,
     HashKeyError,
-    LoadError,
     NotThisSourceError,
+    UnforeseenError,
     UnknownDatasetError,
     UnknownTenantError,
 )
 from orchestration.lib.ingestion.formats import LINE, Format, Head, Reject, Shape, read_blocks, read_head
 from orchestration.lib.ingestion.privacy import Hasher, HashKey
+from orchestration.lib.ingestion.refusals import database_refusal, reading
 from orchestration.lib.ingestion.sources import GENERIC, SOURCES, Context, Source, find_source
 from orchestration.lib.ingestion.sources.generic import missing_fields
 
@@ -56,6 +56,7 @@ class LoadRequest:
     tenant_id: str
     dataset: str | None = None
     source: str | None = None
+    below: str | None = None  # the folder that it was found in: no link is followed from there on
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +100,14 @@ def load_file(
         LoadError: the file cannot be loaded as what it is said to be; nothing of it was.
 
     """
+    hasher = key.for_tenant(request.tenant_id)
     try:
-        with files.local_copy(request.uri) as copy:
-            head = read_head(copy.path, request.uri)
-            source, dataset, label = resolve(request, head)
+        with ExitStack() as stack:
+            with reading(request.uri, hasher.redact):
+                copy = stack.enter_context(files.local_copy(request.uri, request.below))
+                head = read_head(copy.path, request.uri)
+                source, dataset, label = resolve(request, head)
             with connection.transaction():
-                hasher = key.for_tenant(request.tenant_id)
                 load = _Load(connection, request, source, label, hasher, lookups or rows.Lookups(), copy)
                 load.begin(key)
                 earlier = load.loaded_before(dataset)
@@ -115,12 +118,7 @@ def load_file(
                 files.refuse_changed(copy.state)
             return LoadReport(request.uri, label, reports)
     except psycopg.Error as error:
-        raise _database_error(request.uri, error) from error
-    except pl.exceptions.PolarsError as error:
-        text = str(error).strip().split("\n", 1)[0]
-        raise LoadError(
-            f"{request.uri}: cannot be read ({text}); nothing was loaded. Please report this"
-        ) from error
+        raise database_refusal(request.uri, error, lost=connection.closed) from error
 
 
 def check_hash_key(connection: psycopg.Connection, key: HashKey) -> None:
@@ -350,6 +348,10 @@ class _Load:
                 progress(read)
 
     def _chunks(self, head: Head, dataset: str) -> Generator[_Chunk]:
+        with reading(self._request.uri, self._hasher.redact):
+            yield from self._parse(head, dataset)
+
+    def _parse(self, head: Head, dataset: str) -> Iterator[_Chunk]:
         context = Context(self._request.uri, dataset)
         for block in read_blocks(self._file.path, head, self._source.shape):
             if block.rejects:
@@ -451,7 +453,8 @@ class _Load:
     def _copy_staged(self, tally: _Tally, chunk: _Chunk) -> None:
         csv, keys = chunk.csv, chunk.keys
         if chunk.straight:
-            csv, keys = _csv(chunk.rows), _key_hashes(tally.dataset, chunk.rows)
+            with reading(self._request.uri, self._hasher.redact):
+                csv, keys = _csv(chunk.rows), _key_hashes(tally.dataset, chunk.rows)
         tally.staged += chunk.rows.height
         if tally.staged <= _KEYS_IN_MEMORY:
             tally.keys.append(keys)
@@ -545,7 +548,7 @@ class _Load:
                 "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, name, sorted(its_days))
             )
         if loaded + duplicate + tally.rejected != tally.read:
-            raise DatabaseLoadError(
+            raise UnforeseenError(
                 f"{self._request.uri}: {tally.read} rows read, but {loaded} loaded, {duplicate} duplicate and "
                 f"{tally.rejected} rejected; nothing was loaded. Please report this"
             )
@@ -784,24 +787,3 @@ def _runs(days: Sequence[date]) -> Iterator[tuple[date, date]]:
         if at + 1 == len(days) or days[at + 1] != day + timedelta(days=1):
             yield start, day + timedelta(days=1)
             start = None
-
-
-def _database_error(uri: str, error: psycopg.Error) -> DatabaseLoadError:
-    # Only the primary message: the context of an error may quote a row.
-    reason = error.diag.message_primary or str(error).strip().split("\n", 1)[0]
-    match error:
-        case psycopg.errors.DiskFull():
-            fix = "Make room on the database server's disk and load it again"
-        case psycopg.errors.InsufficientPrivilege():
-            fix = "Load as a role that is a member of earmark_loader"
-        case (
-            psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn() | psycopg.errors.InvalidSchemaName()
-        ):
-            fix = "Bring the database up to date with: earmark migrate"
-        case psycopg.errors.OutOfMemory():
-            fix = "If it spans years, raise max_locks_per_transaction on the server, or load it in parts by time"
-        case psycopg.OperationalError() | psycopg.InterfaceError():
-            fix = "Load it again once the database can be reached"
-        case _:
-            fix = "Please report this"
-    return DatabaseLoadError(f"{uri}: the database stopped the load ({reason}); nothing was loaded. {fix}")
