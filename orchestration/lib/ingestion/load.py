@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Final, LiteralString, cast
 
 import polars as pl
@@ -172,6 +173,40 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)
     return source, dataset, label
+
+
+def parse(
+    path: Path,
+    head: Head,
+    source: Source,
+    label: str,
+    context: Context,
+    hasher: Hasher,
+    lookups: rows.Lookups,
+) -> Iterator[tuple[str, rows.Prepared]]:
+    """Read a file block by block: the dataset of each, its rows as its table takes them, and its rejects."""
+    for block in read_blocks(path, head, source.shape):
+        if block.rejects:
+            refused = [rows.redact(reject, hasher) for reject in block.rejects]
+            yield context.dataset, rows.Prepared(pl.DataFrame(), refused, len(refused))
+        if block.rows.is_empty():
+            continue
+        for name, frame in source.rows(block.rows, context).items():
+            if frame.is_empty():
+                continue
+            yield (
+                name,
+                rows.prepare(
+                    DATASETS[name],
+                    frame,
+                    label,
+                    hasher,
+                    block.original,
+                    lookups=lookups,
+                    ip_optional=source.shape is Shape.LINES,
+                    text_is_sound=block.text_is_sound,
+                ),
+            )
 
 
 def _sniff(request: LoadRequest, head: Head) -> Source:
@@ -349,29 +384,10 @@ class _Load:
 
     def _chunks(self, head: Head, dataset: str) -> Generator[_Chunk]:
         with reading(self._request.uri, self._hasher.redact):
-            yield from self._parse(head, dataset)
-
-    def _parse(self, head: Head, dataset: str) -> Iterator[_Chunk]:
-        context = Context(self._request.uri, dataset)
-        for block in read_blocks(self._file.path, head, self._source.shape):
-            if block.rejects:
-                refused = [rows.redact(reject, self._hasher) for reject in block.rejects]
-                yield _Chunk(DATASETS[dataset], refused, len(refused))
-            if block.rows.is_empty():
-                continue
-            for name, frame in self._source.rows(block.rows, context).items():
-                if frame.is_empty():
-                    continue
-                prepared = rows.prepare(
-                    DATASETS[name],
-                    frame,
-                    self._label,
-                    self._hasher,
-                    block.original,
-                    lookups=self._lookups,
-                    ip_optional=self._source.shape is Shape.LINES,
-                    text_is_sound=block.text_is_sound,
-                )
+            context = Context(self._request.uri, dataset)
+            for name, prepared in parse(
+                self._file.path, head, self._source, self._label, context, self._hasher, self._lookups
+            ):
                 yield self._chunk(self._tallies[name], prepared)
 
     def _chunk(self, tally: _Tally, prepared: rows.Prepared) -> _Chunk:
