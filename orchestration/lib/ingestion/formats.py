@@ -32,6 +32,7 @@ MAX_DOCUMENT: Final = 64 << 20  # bytes of a file that has to be read whole (XML
 MAX_COLUMNS: Final = 1000
 MAX_LINES: Final = 50_000  # of one block: each costs memory, however short it is
 _MAX_OBJECTS: Final = 10_000  # JSON objects of one block: they share their columns, be there MAX_COLUMNS of them
+_MAX_CELLS: Final = 2_000_000  # of one block of JSON objects, whose keys differ
 _MAX_ELEMENT: Final = 4 << 20  # bytes of one element of a JSON array
 _MANY_COLUMNS: Final = 100  # with more, blocks are smaller: an empty cell costs as much as sixteen bytes
 KEPT_OF_LONG_LINE: Final = 1024
@@ -248,19 +249,16 @@ def read_document(path: Path, name: str) -> bytes:
     """
     stream = _Stream(path, name)
     try:
-        pieces = []
-        size = 0
+        document = io.BytesIO()
         while piece := stream.read(1 << 20):
-            size += len(piece)
-            if size > MAX_DOCUMENT:
+            if document.write(piece) and document.tell() > MAX_DOCUMENT:
                 raise DamagedFileError(
                     f"{name}: is longer than {MAX_DOCUMENT >> 20} MB, the most that is read whole: "
                     "give large files as NDJSON (one JSON object a line), CSV or Parquet"
                 )
-            pieces.append(piece)
     finally:
         stream.close()
-    return b"".join(pieces)
+    return document.getvalue()
 
 
 # --- Lines ------------------------------------------------------------------------------------------------
@@ -304,6 +302,29 @@ class _Lines:
         return _Lines(self.first_line + 1, rest, None, self.rejects, last=self.last, longest=self.longest)
 
 
+class _Taken:
+    """Whole lines from a stream that are handed out some at a time; ``long`` is the reject that follows them."""
+
+    def __init__(self, data: bytes, long: Reject | None) -> None:
+        self._data = data
+        self._at = 0
+        self.lines = 0 if data.isspace() else data.count(b"\n")  # that are left; of blank ones none is read
+        self.long = long
+
+    def cut(self, most: int) -> bytes:
+        """Return the next lines, at most so many, nearly as many where they are alike; all that is left last."""
+        start, end, count = self._at, len(self._data), self.lines
+        if count > most:
+            while count > most:
+                end = start + (end - start) * most // count
+                count = self._data.count(b"\n", start, end)
+            end = (self._data.rfind(b"\n", start, end) if count else self._data.index(b"\n", start)) + 1
+            count = max(count, 1)
+        self.lines -= count
+        self._at = end
+        return self._data[start:end]
+
+
 class _LineReader:
     """Cuts a stream into blocks of whole lines, and takes back lines that belong to the next block."""
 
@@ -315,11 +336,11 @@ class _LineReader:
         self._next_line = 1  # after all that was taken from the stream
         self._first_line = 1  # of what is handed out next
         self._done = False
-        self._waiting: tuple[bytes, Reject | None] | None = None
+        self._taken = _Taken(b"", None)
         self._returned: pl.DataFrame | None = None
 
     def __iter__(self) -> Iterator[_Lines]:
-        while not self._done or self._waiting:
+        while not self._done or self._taken.lines:
             yield self._read()
 
     def give_back(self, lines: pl.DataFrame) -> None:
@@ -328,17 +349,20 @@ class _LineReader:
 
     def _read(self) -> _Lines:
         first_line = self._first_line
-        data, long = self._waiting or self._whole_lines()
-        data, rest = _cut_lines(data, self._max_lines)
-        self._waiting = (rest, long) if rest else None
-        long = None if rest else long
-        last = self._done and not rest
-        self._first_line = first_line + data.count(b"\n") if rest else self._next_line
+        if not self._taken.lines:
+            self._taken = _Taken(*self._whole_lines())
+        data = self._taken.cut(self._max_lines)
+        is_rest = self._taken.lines > 0
+        long = None if is_rest else self._taken.long
+        last = self._done and not is_rest
+        self._first_line = first_line + data.count(b"\n") if is_rest else self._next_line
         if first_line == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
         if b"\r\n" in data:
             data = data.replace(b"\r\n", b"\n")
         returned, self._returned = self._returned, None
+        if long is None and returned is None and data.isspace():
+            return _Lines(first_line, b"", None, [], last=last)
         if long is None and returned is None and (longest := _longest_if_clean(data)) is not None:
             return _Lines(first_line, data, None, [], last=last, longest=longest)
         frame, rejects = _decode(data, first_line)
@@ -392,20 +416,6 @@ class _LineReader:
             self._rest = b""
         line = self._next_line + data.count(b"\n", 0, end)
         return data[:end], _long_line(line, data[end:], size)
-
-
-def _cut_lines(data: bytes, most: int) -> tuple[bytes, bytes]:
-    """Cut lines off after at most so many, nearly as many where they are alike."""
-    count = data.count(b"\n")
-    if count <= most:
-        return data, b""
-    end = len(data)
-    while count > most:
-        end = data.rfind(b"\n", 0, end * most // count + 1) + 1
-        count = data.count(b"\n", 0, end)
-    if not count:
-        end = data.index(b"\n") + 1
-    return data[:end], data[end:]
 
 
 def _long_line(line: int, text: bytes, size: int | None = None) -> Reject:
@@ -495,7 +505,8 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
     """
     if shape is Shape.DOCUMENT:
         document = read_document(path, head.name)
-        yield Block(pl.DataFrame({LINE: [1], DOCUMENT: [document]}))
+        # As an object: polars would copy it twice.
+        yield Block(pl.DataFrame({LINE: [1], DOCUMENT: pl.Series([document], dtype=pl.Object)}))
         return
     if shape is Shape.RECORDS and head.format is Format.PARQUET:
         yield from _parquet_blocks(path, head.name)
@@ -510,7 +521,7 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
                 yield Block(lines.frame, lines.rejects, _originals(lines.frame))
         elif head.format is Format.NDJSON:
             for lines in _LineReader(stream, block_bytes, _MAX_OBJECTS):
-                yield ndjson_block(lines.frame, lines.rejects, head.name, lines.data or None)
+                yield from _ndjson_blocks(lines.frame, lines.rejects, head.name, lines.data or None)
         else:
             if len(head.columns) > _MANY_COLUMNS:
                 block_bytes = max(1, block_bytes // 4)
@@ -522,7 +533,9 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
 # --- NDJSON and JSON --------------------------------------------------------------------------------------
 
 
-def ndjson_block(frame: pl.DataFrame, rejects: list[Reject], name: str = "", data: bytes | None = None) -> Block:
+def _ndjson_blocks(
+    frame: pl.DataFrame, rejects: list[Reject], name: str, data: bytes | None = None
+) -> Iterator[Block]:
     """Parse lines that hold a JSON object each; every value becomes text, a nested one its JSON.
 
     Raises:
@@ -530,12 +543,26 @@ def ndjson_block(frame: pl.DataFrame, rejects: list[Reject], name: str = "", dat
 
     """
     if frame.is_empty():
-        return Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+        yield Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+        return
     if data is None:
         data = "\n".join(frame[TEXT].to_list()).encode()
-    original = _originals(frame)
     keys: dict[str, None] = {}
     bad = _gather_keys(data, keys, name)
+    most = _MAX_CELLS // max(1, len(keys))
+    if frame.height <= most:
+        yield _ndjson_block(frame, rejects, data, keys, bad)
+        return
+    # Rows of many keys that differ: each part has fewer of them.
+    yield Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+    for part in frame.iter_slices(most):
+        yield from _ndjson_blocks(part, [], name)
+
+
+def _ndjson_block(
+    frame: pl.DataFrame, rejects: list[Reject], data: bytes, keys: dict[str, None], bad: set[int]
+) -> Block:
+    original = _originals(frame)
     if not bad:
         parsed = _parse_ndjson(data, frame.height, keys)
         if parsed is not None:
@@ -615,7 +642,7 @@ def _json_blocks(path: Path, name: str, block_bytes: int) -> Iterator[Block]:
             raise DamagedFileError(f"{name}: is not valid JSON, at element {start} or later: {error}") from error
         for at in range(0, len(values), _MAX_OBJECTS):
             texts = [orjson.dumps(row).decode() for row in values[at : at + _MAX_OBJECTS]]
-            yield ndjson_block(_numbered(pl.Series(texts, dtype=pl.String), start + at), [], name)
+            yield from _ndjson_blocks(_numbered(pl.Series(texts, dtype=pl.String), start + at), [], name)
         start += len(values)
 
 

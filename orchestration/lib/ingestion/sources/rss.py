@@ -31,6 +31,7 @@ _KEPT_OF_ITEM: Final = 8192
 MAX_ITEMS: Final = 100_000
 MAX_ELEMENTS: Final = 200_000  # held at once: 200 bytes each
 MAX_ENTITIES: Final = 500_000
+_LONG_TAG: Final = re.compile(rb"<[^<>]{1000000}")
 _PIECE: Final = 64 << 10
 _READ: Final = "item-read"
 # One that XML does not define: it is kept as a node of its own.
@@ -44,11 +45,13 @@ def _sniff(head: Head) -> bool:
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     document: bytes = frame[DOCUMENT][0]
-    if len(_OWN_ENTITY.findall(document)) > MAX_ENTITIES:
+    if any(at == MAX_ENTITIES for at, _ in enumerate(_OWN_ENTITY.finditer(document))):
         raise DamagedFileError(
             f"{context.name}: names more than {MAX_ENTITIES:,} entities such as &nbsp;, the most that are read: "
             "write the characters themselves"
         )
+    if _LONG_TAG.search(document):
+        raise DamagedFileError(f"{context.name}: has a tag longer than 1 MB: give the podcast's RSS 2.0 feed")
     channel, episodes = _read(document.removeprefix(b"\xef\xbb\xbf").lstrip(), context.name)
     if channel is None:
         raise NotThisSourceError(f"{context.name}: holds no RSS channel: give the podcast's RSS 2.0 feed")
@@ -79,11 +82,11 @@ def _read(document: bytes, name: str) -> tuple[Any, list[dict[str, Any]]]:
         parser.feed(document[at : at + _PIECE])
         for event, element in parser.read_events():
             if event == "start":
-                elements += 1
+                elements += 1 + len(element.attrib)
                 if elements > MAX_ELEMENTS:
                     raise DamagedFileError(
-                        f"{name}: holds more than {MAX_ELEMENTS:,} elements in an item or beside the items, the "
-                        "most that are read: give the podcast's RSS 2.0 feed"
+                        f"{name}: holds more than {MAX_ELEMENTS:,} elements and attributes in an item or beside "
+                        "the items, the most that are read: give the podcast's RSS 2.0 feed"
                     )
             elif element.tag == "item" and next(element.iterancestors("item"), None) is None:
                 _take(element, episodes, name)
