@@ -23,12 +23,14 @@ import polars as pl
 import zstandard
 
 from orchestration.lib.ingestion.errors import DamagedFileError
+from orchestration.lib.ingestion.parquet_footer import largest_row_group
 
 BLOCK_BYTES: Final = 8 << 20
 MAX_LINE: Final = 1 << 20  # bytes; a longer line is rejected
 MAX_TEXT: Final = 64 << 10  # bytes of one field
 MAX_RECORD_LINES: Final = 1000  # lines that one quoted CSV record may span
 MAX_DOCUMENT: Final = 64 << 20  # bytes of a file that has to be read whole (XML)
+MAX_ROW_GROUP: Final = 160 << 20  # bytes of a row group of Parquet as they stand in the file: it is held whole
 MAX_COLUMNS: Final = 1000
 MAX_LINES: Final = 50_000  # of one block: each costs memory, however short it is
 _MAX_OBJECTS: Final = 10_000  # JSON objects of one block: they share their columns, be there MAX_COLUMNS of them
@@ -997,6 +999,7 @@ def _parquet_schema(path: Path, name: str) -> dict[str, pl.DataType]:
 
 def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
     # By slices: in batches polars holds a whole row group and more, and a file may be one group.
+    _refuse_large_groups(path, name)
     start, count = 0, _FIRST_PARQUET_ROWS
     try:
         whole = pl.scan_parquet(path)
@@ -1014,11 +1017,26 @@ def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
                 rows = pl.DataFrame([*(_plain(column).alias(_own_name(column.name)) for column in part), numbers])
                 yield Block(rows, [], _row_original(rows))
                 start += part.height
-            count = min(fitting, 4 * count, _PARQUET_ROWS)
+            # A slice costs reading its row group again, so it may be some blocks long.
+            count = min(4 * fitting, 4 * count, _PARQUET_ROWS)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedFileError(
             f"{name}: is a damaged Parquet file ({_first_line(error)}); nothing was loaded"
         ) from error
+
+
+def _refuse_large_groups(path: Path, name: str) -> None:
+    if path.stat().st_size <= MAX_ROW_GROUP:
+        return
+    try:
+        largest = largest_row_group(path)
+    except ValueError as error:
+        raise DamagedFileError(f"{name}: is a damaged Parquet file ({error}); nothing was loaded") from error
+    if largest > MAX_ROW_GROUP:
+        raise DamagedFileError(
+            f"{name}: has a row group of {largest >> 20} MB; {MAX_ROW_GROUP >> 20} MB are read at most: write "
+            "it with smaller row groups (row_group_size in polars and pyarrow)"
+        )
 
 
 def _width(batch: pl.DataFrame) -> int:
