@@ -367,6 +367,7 @@ def status_(json_: Json = False) -> None:
         engine = recorded(connection)
         ledger = results.ledger(connection)
         refused = results.refused_files(connection)
+        refused_total = results.count_refused_files(connection)
         rejects = results.reject_reasons(connection)
     state = {
         "database": str(database),
@@ -376,6 +377,7 @@ def status_(json_: Json = False) -> None:
         "migrations_not_as_on_disk": pending,
         "datasets": [asdict(line) for line in ledger],
         "refused_files": refused,
+        "refused_files_total": refused_total,
         "rejects": rejects,
     }
     if json_:
@@ -387,6 +389,8 @@ def status_(json_: Json = False) -> None:
     _show_rejects(rejects)
     for file in refused:
         out.print(f"[red]refused[/red] {escape(file['message'])}", highlight=False, soft_wrap=True)
+    if refused_total > len(refused):
+        out.print(f"and {refused_total - len(refused)} more, in ingest.files")
 
 
 @app.command(name="demo-data")
@@ -739,11 +743,11 @@ def agents_fetch(
     What the list does not know our own patterns decide. A day before today counts anew what was counted: the next
     [bold]earmark build[/bold] does it.
     """
-    from orchestration.lib.ingestion import agent_lists, shown
+    from orchestration.lib.ingestion import agent_lists, secret_urls
 
     if url is not None and folder is not None:
         raise typer.BadParameter("give --url or --folder, not both")
-    source = str(folder.resolve()) if folder else shown.remember(url or agent_lists.PUBLIC_LIST)
+    source = str(folder.resolve()) if folder else secret_urls.remember(url or agent_lists.PUBLIC_LIST)
     with err.status(f"fetching {escape(source)}"):
         documents = agent_lists.read_folder(folder) if folder else agent_lists.fetch(source)
         entries = agent_lists.parse(documents)

@@ -24,6 +24,7 @@ from orchestration.runtime import lookups, networks_folder
 from orchestration.settings import load_settings
 
 OWNER: Final = "team:data-platform"
+_REFUSED_SHOWN: Final = 20
 _ROWS_WRITTEN: Final = re.compile(r"(?:INSERT 0|SELECT|INSERT) (?P<rows>\d+)$")
 LANDING_FILES: Final = dg.AssetKey(["landing", "files"])
 PUBLIC_NETWORKS: Final = dg.AssetKey(["landing", "public_networks"])
@@ -131,6 +132,8 @@ def load_metadata(counts: DatasetSummary) -> dict[str, Any]:
         "first_event_at": str(counts.first_event_at or "-"),
         "watermark": str(counts.last_event_at or "-"),
         "load_ids": ", ".join(str(load_id) for load_id in counts.load_ids) or "-",
+        "files_refused": len(counts.refused),
+        "refused": "\n".join(counts.refused[:_REFUSED_SHOWN]) or "none",
     }
 
 

@@ -18,6 +18,7 @@ from orchestration.lib.ingestion.errors import (
     FileChangedError,
     HashKeyError,
     LoadError,
+    NoRegularFileError,
     UnknownTenantError,
     UnreachableFileError,
 )
@@ -380,7 +381,7 @@ def test_a_file_that_is_not_there(connection: psycopg.Connection, uri: str):
 
 
 def test_a_folder_is_no_file(connection: psycopg.Connection, tmp_path: Path):
-    with pytest.raises(UnreachableFileError, match="is a folder"):
+    with pytest.raises(NoRegularFileError, match="is a folder"):
         run(connection, tmp_path, "listener_events")
 
 

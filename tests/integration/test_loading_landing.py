@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from orchestration.lib.ingestion import files
-from orchestration.lib.ingestion.errors import HashKeyError, LoadError, UnreachableFileError
+from orchestration.lib.ingestion.errors import HashKeyError, UnreachableFileError
 from orchestration.lib.ingestion.landing import (
     FileResult,
     find_files,
@@ -119,7 +119,7 @@ def test_a_refused_file_is_tried_again_when_it_changed_or_its_tenant_came(
     put(root, acme__spend__s_dot_csv="campaign_id,spend_date,amount\nc,2024-05-01,5\n")
     assert ["/".join(file.parts) for file in new_files(connection, str(root))] == ["acme/spend/s.csv"]
     put(root, tenants_dot_csv="tenant_id,name\nlate,Late\n")
-    assert register_tenants(connection, str(root)) == ["late"]
+    assert register_tenants(connection, str(root)) is None
     results = load_landing(connection, str(root), key=KEY)
     assert [result.refused for result in results] == [None, None]
 
@@ -149,8 +149,9 @@ def test_another_hash_key_stops_everything_and_records_nothing(connection: psyco
 )
 def test_a_bad_tenants_file(connection: psycopg.Connection, tmp_path: Path, text: str, message: str):
     put(tmp_path, tenants_dot_csv=text)
-    with pytest.raises(LoadError, match=message):
-        register_tenants(connection, str(tmp_path))
+    refusal = register_tenants(connection, str(tmp_path))
+    assert refusal is not None
+    assert message in str(refusal.refused)
     assert rows(connection, "select count(*) from tenancy.tenants") == [(0,)]
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from orchestration import cli
-from orchestration.lib.ingestion import agent_lists, files, public_networks, shown
+from orchestration.lib.ingestion import agent_lists, files, public_networks, secret_urls
 from orchestration.lib.ingestion.errors import LoadError
 from orchestration.lib.warehouse import address, dbt
 from orchestration.lib.warehouse.address import AddressError
@@ -66,10 +66,10 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in variables():
         if name != "EARMARK_HOME":
             monkeypatch.delenv(name, raising=False)
-    before = dict(shown._REAL)
+    before = dict(secret_urls._REAL)
     yield
-    shown._REAL.clear()
-    shown._REAL.update(before)
+    secret_urls._REAL.clear()
+    secret_urls._REAL.update(before)
 
 
 def told(error: BaseException) -> str:
@@ -225,11 +225,11 @@ SIGNED = [
 
 @pytest.mark.parametrize("url", SIGNED[:-1])
 def test_a_signed_url_is_opened_whole_and_shown_without_what_opens_it(url: str) -> None:
-    name = shown.remember(url)
+    name = secret_urls.remember(url)
     assert not holds_secret(name)
-    assert shown.shown(name) == name
+    assert secret_urls.shown(name) == name
     assert "access.log" in name
-    assert shown.real(name) == url
+    assert secret_urls.real(name) == url
     with pytest.raises(LoadError) as error:
         files.state(name)
     assert not holds_secret(told(error.value))
@@ -247,7 +247,7 @@ def test_mirrors_and_lists_do_not_show_what_opens_them(url: str, tmp_path: Path)
 
 def test_paths_and_plain_urls_are_shown_as_they_are() -> None:
     for url in ("/srv/a@b/c?d.log", "s3://bucket/2026/a@b.log", "https://h/a.log", "a:b@c", "s3://bucket/a:b.log"):
-        assert shown.remember(url) == url
+        assert secret_urls.remember(url) == url
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from orchestration.lib.ingestion import shown
+from orchestration.lib.ingestion import secret_urls
 from orchestration.lib.ingestion.errors import LoadError
 
 PUBLIC_LIST: Final = "https://raw.githubusercontent.com/opawg/user-agents-v2/master/src"
@@ -93,7 +93,7 @@ def fetch(base: str = PUBLIC_LIST) -> dict[str, bytes]:
         AgentListError: the address is none of the web, or a document is far too large.
 
     """
-    base = shown.remember(base)
+    base = secret_urls.remember(base)
     if not base.startswith(("https://", "http://")):
         raise AgentListError(f"{base}: is no http or https address; a folder is given with --folder")
     return {kind: _download(f"{base.rstrip('/')}/{kind}.json") for kind in KINDS}
@@ -101,17 +101,17 @@ def fetch(base: str = PUBLIC_LIST) -> dict[str, bytes]:
 
 def _download(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(shown.real(url), timeout=_SECONDS) as answer:  # noqa: S310  (fetch has looked at the scheme)
+        with urllib.request.urlopen(secret_urls.real(url), timeout=_SECONDS) as answer:  # noqa: S310  (fetch has looked at the scheme)
             document: bytes = answer.read(_MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise UnreachableListError(
             f"{url}: the server answered {error.code} {error.reason}; try again, or give a copy with --folder"
-        ) from shown.cause(error, url)
+        ) from secret_urls.cause(error, url)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = shown.without_secrets(error, url)
+        reason = secret_urls.without_secrets(error, url)
         raise UnreachableListError(
             f"{url}: cannot be downloaded ({reason}); is this machine online? A copy is given with --folder"
-        ) from shown.cause(error, url)
+        ) from secret_urls.cause(error, url)
     if len(document) > _MOST_BYTES:
         raise AgentListError(f"{url}: is larger than {_MOST_BYTES} bytes, which no list is")
     return document

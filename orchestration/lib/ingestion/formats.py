@@ -1,15 +1,17 @@
 """How bytes become rows: compression, lines, CSV, TSV, NDJSON, JSON and Parquet, read in blocks.
 
-A block is a few megabytes, so that memory stays bounded whatever the file's size. Each block is read in bulk; only
-lines that the bulk reader would not take as they stand go through a slower reader, one by one, with the same
-result wherever a block happens to end. What the columns mean is not here (``sources``, ``checks``).
+A block is a few megabytes and holds a bounded number of rows and cells, so that memory stays bounded whatever the
+file's size and form; what cannot be cut into such blocks is refused with the limit that it goes beyond. Each block
+is read in bulk; only lines that the bulk reader would not take as they stand go through a slower reader, one by
+one, with the same result wherever a block happens to end. What the columns mean is not here (``sources``,
+``checks``).
 """
 
 import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -21,16 +23,25 @@ import polars as pl
 import zstandard
 
 from orchestration.lib.ingestion.errors import DamagedFileError
+from orchestration.lib.ingestion.parquet_footer import largest_row_group
 
 BLOCK_BYTES: Final = 8 << 20
 MAX_LINE: Final = 1 << 20  # bytes; a longer line is rejected
 MAX_TEXT: Final = 64 << 10  # bytes of one field
 MAX_RECORD_LINES: Final = 1000  # lines that one quoted CSV record may span
-MAX_DOCUMENT: Final = 64 << 20  # bytes of a file that has to be read whole (XML, JSON)
+MAX_DOCUMENT: Final = 64 << 20  # bytes of a file that has to be read whole (XML)
+MAX_ROW_GROUP: Final = 160 << 20  # bytes of a row group of Parquet as they stand in the file: it is held whole
+MAX_COLUMNS: Final = 1000
+MAX_LINES: Final = 50_000  # of one block: each costs memory, however short it is
+_MAX_OBJECTS: Final = 10_000  # JSON objects of one block: they share their columns, be there MAX_COLUMNS of them
+_MAX_CELLS: Final = 2_000_000  # of one block of JSON objects, whose keys differ
+_MAX_ELEMENT: Final = 4 << 20  # bytes of one element of a JSON array
+_MANY_COLUMNS: Final = 100  # with more, blocks are smaller: an empty cell costs as much as sixteen bytes
 KEPT_OF_LONG_LINE: Final = 1024
 HEAD_BYTES: Final = 256 << 10
 _MAY_BE_BLANK: Final = np.frombuffer(b"\n \t", dtype=np.uint8)  # what a blank line begins with
 _PARQUET_ROWS: Final = 20_000
+_FIRST_PARQUET_ROWS: Final = 500  # how wide rows are is known only from rows
 LINE: Final = "_line"
 TEXT: Final = "_text"
 DOCUMENT: Final = "_document"
@@ -110,7 +121,7 @@ class _ZstdStream(io.RawIOBase):
         self._raw = raw
         self._decompressor = zstandard.ZstdDecompressor()
         self._frame = self._decompressor.decompressobj()
-        self._ready = b""
+        self._ready = memoryview(b"")
         self._inside = False
 
     def readable(self) -> bool:
@@ -118,16 +129,16 @@ class _ZstdStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401  (a writable buffer)
         while not self._ready:
-            # Small pieces: a piece can grow a thousandfold.
+            # Small pieces: four bytes can become 128 kB.
             piece = self._frame.unused_data if self._frame.eof else b""
-            piece = piece or self._raw.read(4096)
+            piece = piece or self._raw.read(256)
             if not piece:
                 if self._inside:
                     raise EOFError("the stream ends early")
                 return 0
             if self._frame.eof:
                 self._frame = self._decompressor.decompressobj()
-            self._ready = self._frame.decompress(piece)
+            self._ready = memoryview(self._frame.decompress(piece))
             self._inside = not self._frame.eof
         count = min(len(buffer), len(self._ready))
         buffer[:count] = self._ready[:count]
@@ -240,19 +251,16 @@ def read_document(path: Path, name: str) -> bytes:
     """
     stream = _Stream(path, name)
     try:
-        pieces = []
-        size = 0
+        document = io.BytesIO()
         while piece := stream.read(1 << 20):
-            size += len(piece)
-            if size > MAX_DOCUMENT:
+            if document.write(piece) and document.tell() > MAX_DOCUMENT:
                 raise DamagedFileError(
                     f"{name}: is longer than {MAX_DOCUMENT >> 20} MB, the most that is read whole: "
                     "give large files as NDJSON (one JSON object a line), CSV or Parquet"
                 )
-            pieces.append(piece)
     finally:
         stream.close()
-    return b"".join(pieces)
+    return document.getvalue()
 
 
 # --- Lines ------------------------------------------------------------------------------------------------
@@ -296,19 +304,45 @@ class _Lines:
         return _Lines(self.first_line + 1, rest, None, self.rejects, last=self.last, longest=self.longest)
 
 
+class _Taken:
+    """Whole lines from a stream that are handed out some at a time; ``long`` is the reject that follows them."""
+
+    def __init__(self, data: bytes, long: Reject | None) -> None:
+        self._data = data
+        self._at = 0
+        self.lines = 0 if data.isspace() else data.count(b"\n")  # that are left; of blank ones none is read
+        self.long = long
+
+    def cut(self, most: int) -> bytes:
+        """Return the next lines, at most so many, nearly as many where they are alike; all that is left last."""
+        start, end, count = self._at, len(self._data), self.lines
+        if count > most:
+            while count > most:
+                end = start + (end - start) * most // count
+                count = self._data.count(b"\n", start, end)
+            end = (self._data.rfind(b"\n", start, end) if count else self._data.index(b"\n", start)) + 1
+            count = max(count, 1)
+        self.lines -= count
+        self._at = end
+        return self._data[start:end]
+
+
 class _LineReader:
     """Cuts a stream into blocks of whole lines, and takes back lines that belong to the next block."""
 
-    def __init__(self, stream: _Stream, block_bytes: int) -> None:
+    def __init__(self, stream: _Stream, block_bytes: int, max_lines: int = MAX_LINES) -> None:
         self._stream = stream
         self._block_bytes = block_bytes
+        self._max_lines = max_lines
         self._rest = b""
-        self._next_line = 1
+        self._next_line = 1  # after all that was taken from the stream
+        self._first_line = 1  # of what is handed out next
         self._done = False
+        self._taken = _Taken(b"", None)
         self._returned: pl.DataFrame | None = None
 
     def __iter__(self) -> Iterator[_Lines]:
-        while not self._done:
+        while not self._done or self._taken.lines:
             yield self._read()
 
     def give_back(self, lines: pl.DataFrame) -> None:
@@ -316,15 +350,23 @@ class _LineReader:
         self._returned = lines
 
     def _read(self) -> _Lines:
-        first_line = self._next_line
-        data, long = self._whole_lines()
+        first_line = self._first_line
+        if not self._taken.lines:
+            self._taken = _Taken(*self._whole_lines())
+        data = self._taken.cut(self._max_lines)
+        is_rest = self._taken.lines > 0
+        long = None if is_rest else self._taken.long
+        last = self._done and not is_rest
+        self._first_line = first_line + data.count(b"\n") if is_rest else self._next_line
         if first_line == 1:
             data = data.removeprefix(b"\xef\xbb\xbf")
         if b"\r\n" in data:
             data = data.replace(b"\r\n", b"\n")
         returned, self._returned = self._returned, None
+        if long is None and returned is None and data.isspace():
+            return _Lines(first_line, b"", None, [], last=last)
         if long is None and returned is None and (longest := _longest_if_clean(data)) is not None:
-            return _Lines(first_line, data, None, [], last=self._done, longest=longest)
+            return _Lines(first_line, data, None, [], last=last, longest=longest)
         frame, rejects = _decode(data, first_line)
         if long is not None:
             rejects.append(long)
@@ -336,7 +378,7 @@ class _LineReader:
             rejects += [_long_line(line, text.encode()) for line, text in too_long.iter_rows()]
         if returned is not None:
             kept = pl.concat([returned, kept])
-        return _Lines(first_line, None, kept, rejects, last=self._done)
+        return _Lines(first_line, None, kept, rejects, last=last)
 
     def _whole_lines(self) -> tuple[bytes, Reject | None]:
         pieces = [self._rest]
@@ -465,25 +507,27 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
     """
     if shape is Shape.DOCUMENT:
         document = read_document(path, head.name)
-        yield Block(pl.DataFrame({LINE: [1], DOCUMENT: [document]}))
+        # As an object: polars would copy it twice.
+        yield Block(pl.DataFrame({LINE: [1], DOCUMENT: pl.Series([document], dtype=pl.Object)}))
         return
     if shape is Shape.RECORDS and head.format is Format.PARQUET:
         yield from _parquet_blocks(path, head.name)
         return
     if shape is Shape.RECORDS and head.format is Format.JSON:
-        yield from _json_blocks(path, head.name)
+        yield from _json_blocks(path, head.name, max(1, block_bytes // 4))
         return
     stream = _Stream(path, head.name)
     try:
-        reader = _LineReader(stream, block_bytes)
         if shape is Shape.LINES:
-            for lines in reader:
+            for lines in _LineReader(stream, block_bytes):
                 yield Block(lines.frame, lines.rejects, _originals(lines.frame))
         elif head.format is Format.NDJSON:
-            for lines in reader:
-                yield ndjson_block(lines.frame, lines.rejects, lines.data or None)
+            for lines in _LineReader(stream, block_bytes, _MAX_OBJECTS):
+                yield from _ndjson_blocks(lines.frame, lines.rejects, head.name, lines.data or None)
         else:
-            yield from _delimited_blocks(reader, head)
+            if len(head.columns) > _MANY_COLUMNS:
+                block_bytes = max(1, block_bytes // 4)
+            yield from _delimited_blocks(_LineReader(stream, block_bytes), head)
     finally:
         stream.close()
 
@@ -491,32 +535,49 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
 # --- NDJSON and JSON --------------------------------------------------------------------------------------
 
 
-def ndjson_block(frame: pl.DataFrame, rejects: list[Reject], data: bytes | None = None) -> Block:
-    """Parse lines that hold a JSON object each; every value becomes text, a nested one its JSON."""
+def _ndjson_blocks(
+    frame: pl.DataFrame, rejects: list[Reject], name: str, data: bytes | None = None
+) -> Iterator[Block]:
+    """Parse lines that hold a JSON object each; every value becomes text, a nested one its JSON.
+
+    Raises:
+        DamagedFileError: the lines have too many different keys.
+
+    """
     if frame.is_empty():
-        return Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+        yield Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+        return
     if data is None:
         data = "\n".join(frame[TEXT].to_list()).encode()
+    keys: dict[str, None] = {}
+    bad = _gather_keys(data, keys, name)
+    most = _MAX_CELLS // max(1, len(keys))
+    if frame.height <= most:
+        yield _ndjson_block(frame, rejects, data, keys, bad)
+        return
+    # Rows of many keys that differ: each part has fewer of them.
+    yield Block(pl.DataFrame(schema={LINE: pl.Int64}), rejects)
+    for part in frame.iter_slices(most):
+        yield from _ndjson_blocks(part, [], name)
+
+
+def _ndjson_block(
+    frame: pl.DataFrame, rejects: list[Reject], data: bytes, keys: dict[str, None], bad: set[int]
+) -> Block:
     original = _originals(frame)
-    parsed = _parse_ndjson(data, frame.height)
-    if parsed is not None:
-        return Block(parsed.with_columns(frame[LINE]), rejects, original)
-    # orjson finds most of the broken lines; polars has the last word on each, as it has on whole blocks.
-    suspects: list[tuple[int, str]] = []
-    likely: list[tuple[int, str]] = []
-    for line, text in frame.iter_rows():
-        try:
-            ok = isinstance(orjson.loads(text), dict)
-        except orjson.JSONDecodeError:
-            ok = False
-        (likely if ok else suspects).append((line, text))
+    if not bad:
+        parsed = _parse_ndjson(data, frame.height, keys)
+        if parsed is not None:
+            return Block(parsed.with_columns(frame[LINE]), rejects, original)
+    lines = list(frame.iter_rows())
+    rejects += [_broken_json(*lines[at]) for at in bad]
     parts: list[pl.DataFrame] = []
-    pending = [likely, *([suspect] for suspect in suspects)]
+    pending = [[line for at, line in enumerate(lines) if at not in bad]]
     while pending:
         lines = pending.pop()
         if not lines:
             continue
-        parsed = _parse_ndjson("\n".join(text for _, text in lines).encode(), len(lines))
+        parsed = _parse_ndjson("\n".join(text for _, text in lines).encode(), len(lines), keys)
         if parsed is not None:
             parts.append(parsed.with_columns(pl.Series(LINE, [line for line, _ in lines], pl.Int64)))
         elif len(lines) == 1:
@@ -524,21 +585,44 @@ def ndjson_block(frame: pl.DataFrame, rejects: list[Reject], data: bytes | None 
         else:
             middle = len(lines) // 2
             pending += [lines[:middle], lines[middle:]]
-    rows = pl.concat(parts, how="diagonal").sort(LINE) if parts else pl.DataFrame(schema={LINE: pl.Int64})
+    rows = pl.concat(parts).sort(LINE) if parts else pl.DataFrame(schema={LINE: pl.Int64})
     return Block(rows, rejects, original)
 
 
-def _parse_ndjson(data: bytes, count: int) -> pl.DataFrame | None:
+def _gather_keys(data: bytes, keys: dict[str, None], name: str) -> set[int]:
+    """Put the keys of the objects into ``keys``, as they come; returns which lines hold no object.
+
+    Not by polars: what it takes to find them grows with the square of their number.
+    """
+    bad = set()
+    for at, line in enumerate(data.removesuffix(b"\n").split(b"\n")):
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            bad.add(at)
+            continue
+        if not isinstance(value, dict):
+            bad.add(at)
+        elif not value.keys() <= keys.keys():
+            keys.update(dict.fromkeys(value))
+            if len(keys) > MAX_COLUMNS:
+                raise DamagedFileError(
+                    f"{name}: its objects have more than {MAX_COLUMNS} different keys, the most that are read: "
+                    "put those that differ from row to row into one object, such as properties"
+                )
+    return bad
+
+
+def _parse_ndjson(data: bytes, count: int, keys: Iterable[str]) -> pl.DataFrame | None:
     """Return the rows as text, None where a line of them is not a JSON object."""
+    schema = dict.fromkeys(keys, pl.String)
     try:
-        names = pl.read_ndjson(data, infer_schema_length=None).columns
-        schema = dict.fromkeys(names, pl.String)
         rows = pl.read_ndjson(data, schema=schema or {"": pl.String})
     except pl.exceptions.PolarsError:
         return None
     if rows.height != count:
         return None
-    return rows.rename({name: _own_name(name) for name in names}) if schema else rows.drop("")
+    return rows.rename({name: _own_name(name) for name in schema}) if schema else rows.drop("")
 
 
 def _broken_json(line: int, text: str) -> Reject:
@@ -550,27 +634,124 @@ def _broken_json(line: int, text: str) -> Reject:
     return Reject(line, None, "not_json", f"a JSON {kind} where an object is expected", text.encode())
 
 
-def _json_blocks(path: Path, name: str) -> Iterator[Block]:
-    document = read_document(path, name)
+def _json_blocks(path: Path, name: str, block_bytes: int) -> Iterator[Block]:
+    """Read a JSON array, or the array under "rows" of an object, some elements at a time."""
+    start = 1
+    for piece in _pieces_of_array(path, name, block_bytes):
+        try:
+            values = orjson.loads(b"[" + piece + b"]")
+        except orjson.JSONDecodeError as error:
+            raise DamagedFileError(f"{name}: is not valid JSON, at element {start} or later: {error}") from error
+        for at in range(0, len(values), _MAX_OBJECTS):
+            texts = [orjson.dumps(row).decode() for row in values[at : at + _MAX_OBJECTS]]
+            yield from _ndjson_blocks(_numbered(pl.Series(texts, dtype=pl.String), start + at), [], name)
+        start += len(values)
+
+
+def _pieces_of_array(path: Path, name: str, block_bytes: int) -> Iterator[bytes]:
+    """Yield the elements of the array, some at a time with the commas between them; they are not checked."""
+    stream = _Stream(path, name)
     try:
-        value = orjson.loads(document.removeprefix(b"\xef\xbb\xbf"))
+        before, data = _open_array(stream, name)
+        is_first = True
+        while True:
+            comma, end = _find_cuts(data)
+            cut = end if end >= 0 else comma
+            if cut >= 0:
+                if data[:cut].strip():
+                    yield data[:cut]
+                elif not is_first or end < 0:
+                    raise DamagedFileError(f"{name}: is not valid JSON: a comma in its rows stands beside nothing")
+                is_first = False
+                data = data[cut + 1 :]
+            elif len(data) > _MAX_ELEMENT:
+                raise DamagedFileError(
+                    f"{name}: has a row that is longer than {_MAX_ELEMENT >> 20} MB, the most that is read"
+                )
+            if end >= 0:
+                _check_around(before, data + stream.read(_MAX_ELEMENT), name)
+                return
+            more = stream.read(block_bytes)
+            if not more:
+                raise DamagedFileError(f"{name}: is not valid JSON: it ends within its rows")
+            data += more
+    finally:
+        stream.close()
+
+
+def _open_array(stream: _Stream, name: str) -> tuple[bytes, bytes]:
+    """Return the text before the array's bracket, and what was read after it."""
+    data = b""
+    while len(data) < _MAX_ELEMENT and (more := stream.read(_MAX_ELEMENT - len(data))):
+        data += more
+    data = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if data.startswith(b"["):
+        return b"", data[1:]
+    masked, outside = _mask(data)
+    for found in _ROWS.finditer(masked):
+        before = np.frombuffer(masked, dtype=np.uint8)[: found.start()][outside[: found.start()]]
+        depth = np.isin(before, _OPENING).sum() - np.isin(before, _CLOSING).sum()
+        if depth == 1 and (not found.start() or outside[found.start() - 1]):
+            return data[: found.end() - 1], data[found.end() :]
+    if len(data) >= _MAX_ELEMENT:
+        raise DamagedFileError(
+            f'{name}: is no JSON array, and an object without "rows" in its first {_MAX_ELEMENT >> 20} MB: give '
+            "an array of objects, or one object a line"
+        )
+    try:
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise DamagedFileError(f"{name}: is not valid JSON: {error}") from error
-    del document
-    if isinstance(value, dict):
-        value = value.get("rows", value)
-    if isinstance(value, dict):
-        keys = ", ".join(list(value)[:8])
-        raise DamagedFileError(
-            f"{name}: is one JSON object (with {keys}), not rows: give a JSON array of objects, "
-            'an object with "rows", or one object a line'
-        )
-    if not isinstance(value, list):
+    if not isinstance(value, dict):
         raise DamagedFileError(f"{name}: is a JSON {type(value).__name__}, not an array of objects")
-    size = 10_000
-    for start in range(0, len(value), size):
-        texts = [orjson.dumps(row).decode() for row in value[start : start + size]]
-        yield ndjson_block(_numbered(pl.Series(texts, dtype=pl.String), start + 1), [])
+    keys = ", ".join(key[:40] if key.isprintable() else "?" for key in list(value)[:8])
+    raise DamagedFileError(
+        f"{name}: is one JSON object (with {keys}), not rows: give a JSON array of objects, "
+        'an object with "rows", or one object a line'
+    )
+
+
+def _check_around(before: bytes, after: bytes, name: str) -> None:
+    """Raise unless what stands around the array is JSON too."""
+    if len(after) > _MAX_ELEMENT:
+        raise DamagedFileError(
+            f"{name}: more than {_MAX_ELEMENT >> 20} MB follow its rows, the most that are read"
+        )
+    try:
+        value = orjson.loads(before + b"[]" + after)
+    except orjson.JSONDecodeError as error:
+        raise DamagedFileError(f"{name}: is not valid JSON before or after its rows: {error}") from error
+    if isinstance(value, dict) and value["rows"] != []:
+        raise DamagedFileError(f'{name}: has "rows" more than once')
+
+
+def _mask(data: bytes) -> tuple[bytes, "np.ndarray[Any, np.dtype[np.bool_]]"]:
+    """Return a text of the same length without what is escaped, and which bytes stand outside of strings."""
+    masked = _ESCAPED.sub(b"__", data)
+    quotes = np.frombuffer(masked, dtype=np.uint8) == ord('"')
+    return masked, np.cumsum(quotes, dtype=np.uint8) % 2 == 0
+
+
+def _find_cuts(data: bytes) -> tuple[int, int]:
+    """Return where in a text within an array its last own comma and its end stand, -1 where they do not."""
+    masked, outside = _mask(data)
+    content = np.frombuffer(masked, dtype=np.uint8)
+    places = np.flatnonzero(outside & np.isin(content, _STRUCTURE))
+    found = content[places]
+    depth = np.cumsum(
+        np.isin(found, _OPENING).astype(np.int8) - np.isin(found, _CLOSING).astype(np.int8), dtype=np.int32
+    )
+    ends = np.flatnonzero(depth < 0)
+    last = int(ends[0]) if len(ends) else len(places)
+    commas = np.flatnonzero((found[:last] == ord(",")) & (depth[:last] == 0))
+    return (int(places[commas[-1]]) if len(commas) else -1), (int(places[last]) if len(ends) else -1)
+
+
+_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
+_ROWS: Final = re.compile(rb'"rows"[ \t\r\n]*:[ \t\r\n]*\[')
+_OPENING: Final = np.frombuffer(b"[{", dtype=np.uint8)
+_CLOSING: Final = np.frombuffer(b"]}", dtype=np.uint8)
+_STRUCTURE: Final = np.frombuffer(b"[]{},", dtype=np.uint8)
 
 
 # --- CSV and TSV ------------------------------------------------------------------------------------------
@@ -588,7 +769,7 @@ def _delimited_blocks(reader: _LineReader, head: Head) -> Iterator[Block]:
             lines = lines.without_first()
         block = _bulk_block(lines, columns, head.separator)
         if block is None:
-            block, rest = delimited_block(lines.frame, columns, head.separator, last=lines.last)
+            block, rest = delimited_block(lines.frame, columns, head.separator, name=head.name, last=lines.last)
             if rest is not None:
                 reader.give_back(rest)
         block.rejects += lines.rejects
@@ -633,6 +814,8 @@ def _whole_records(data: bytes, separator: str) -> int:
 
 
 def _header(text: str, head: Head) -> tuple[str, ...]:
+    if text.count(head.separator) >= MAX_COLUMNS:
+        raise _too_many_columns(head.name, text.count(head.separator) + 1)
     names = _fields(text, head.separator, strict=False)
     if names is None:
         raise DamagedFileError(f"{head.name}: a quote is opened in the header and not closed")
@@ -644,14 +827,21 @@ def _header(text: str, head: Head) -> tuple[str, ...]:
     return columns
 
 
+def _too_many_columns(name: str, count: int) -> DamagedFileError:
+    return DamagedFileError(
+        f"{name}: has {count:,} columns; {MAX_COLUMNS:,} are read at most: leave out what is not needed, or put "
+        "it into one column properties as JSON"
+    )
+
+
 def delimited_block(
-    frame: pl.DataFrame, columns: tuple[str, ...], separator: str, *, last: bool = True
+    frame: pl.DataFrame, columns: tuple[str, ...], separator: str, *, name: str = "", last: bool = True
 ) -> tuple[Block, pl.DataFrame | None]:
     """Parse lines of CSV; also returns the lines of a record that does not end in this block, if any."""
     schema = dict.fromkeys(columns, pl.String)
     if frame.is_empty():
         return Block(pl.DataFrame(schema={LINE: pl.Int64, **schema})), None
-    plain = frame[TEXT].str.contains(_record_pattern(len(columns), separator))
+    plain = _plain_records(frame[TEXT], len(columns), separator)
     records, rejects, used, ends = _records(frame, plain, columns, separator, last=last)
     rest = frame.slice(ends) if ends < frame.height else None
     easy = frame.slice(0, ends).filter(plain.slice(0, ends) & ~pl.Series(used[:ends], dtype=pl.Boolean))
@@ -660,7 +850,7 @@ def delimited_block(
         easy_data = "\n".join(easy[TEXT].to_list()).encode()
         rows = _parse_delimited(easy_data, easy.height, columns, separator)
         if rows is None:
-            raise DamagedFileError(f"lines {easy[LINE][0]} to {easy[LINE][-1]} cannot be read as CSV")
+            raise DamagedFileError(f"{name}: lines {easy[LINE][0]} to {easy[LINE][-1]} cannot be read as CSV")
         parts.append(rows.insert_column(0, easy[LINE]))
     texts = {line: text for line, text, _ in records}
     if records:
@@ -671,9 +861,15 @@ def delimited_block(
     return Block(rows, rejects, lambda line: texts[line].encode() if line in texts else simple(line)), rest
 
 
-def _record_pattern(width: int, separator: str) -> str:
+def _plain_records(texts: pl.Series, width: int, separator: str) -> pl.Series:
+    """Say of each line whether it is a record by itself: so many fields, with quotes around whole ones at most."""
+    if width > _MANY_COLUMNS:
+        # A pattern of so many fields is larger than what is compiled; quotes are left to the slower reader.
+        return ~texts.str.contains('"', literal=True) & (
+            texts.str.count_matches(re.escape(separator)) == width - 1
+        )
     field = rf'(?:[^"{separator}]*|"(?:[^"]|"")*")'
-    return rf"^{field}(?:{separator}{field}){{{width - 1}}}$"
+    return texts.str.contains(rf"^{field}(?:{separator}{field}){{{width - 1}}}$")
 
 
 def _parse_delimited(data: bytes, count: int, columns: tuple[str, ...], separator: str) -> pl.DataFrame | None:
@@ -793,25 +989,67 @@ def _fields(text: str, separator: str, *, strict: bool) -> list[str | None] | No
 
 def _parquet_schema(path: Path, name: str) -> dict[str, pl.DataType]:
     try:
-        return dict(pl.read_parquet_schema(path))
+        schema = dict(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedFileError(f"{name}: is a damaged Parquet file ({_first_line(error)})") from error
+    if len(schema) > MAX_COLUMNS:
+        raise _too_many_columns(name, len(schema))
+    return schema
 
 
 def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
+    # By slices: in batches polars holds a whole row group and more, and a file may be one group.
+    _refuse_large_groups(path, name)
+    start, count = 0, _FIRST_PARQUET_ROWS
     try:
-        batches = pl.scan_parquet(path).collect_batches(chunk_size=_PARQUET_ROWS, maintain_order=True)
-        start = 1
-        for batch in batches:
-            numbers = pl.int_range(start, start + batch.height, eager=True, dtype=pl.Int64).alias(LINE)
-            start += batch.height
-            columns = [_plain(column).alias(_own_name(column.name)) for column in batch]
-            rows = pl.DataFrame([*columns, numbers])
-            yield Block(rows, [], _row_original(rows))
+        whole = pl.scan_parquet(path)
+        height = int(whole.select(pl.len()).collect().item())
+        while start < height:
+            batch = whole.slice(start, count).collect()
+            if batch.is_empty():
+                raise DamagedFileError(
+                    f"{name}: is a damaged Parquet file (it ends after {start} of {height} rows); "
+                    "nothing was loaded"
+                )
+            fitting = max(1, BLOCK_BYTES // max(1, _width(batch) // batch.height))
+            for part in batch.iter_slices(fitting):
+                numbers = pl.int_range(start + 1, start + 1 + part.height, eager=True, dtype=pl.Int64).alias(LINE)
+                rows = pl.DataFrame([*(_plain(column).alias(_own_name(column.name)) for column in part), numbers])
+                yield Block(rows, [], _row_original(rows))
+                start += part.height
+            # A slice costs reading its row group again, so it may be some blocks long.
+            count = min(4 * fitting, 4 * count, _PARQUET_ROWS)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DamagedFileError(
             f"{name}: is a damaged Parquet file ({_first_line(error)}); nothing was loaded"
         ) from error
+
+
+def _refuse_large_groups(path: Path, name: str) -> None:
+    if path.stat().st_size <= MAX_ROW_GROUP:
+        return
+    try:
+        largest = largest_row_group(path)
+    except ValueError as error:
+        raise DamagedFileError(f"{name}: is a damaged Parquet file ({error}); nothing was loaded") from error
+    if largest > MAX_ROW_GROUP:
+        raise DamagedFileError(
+            f"{name}: has a row group of {largest >> 20} MB; {MAX_ROW_GROUP >> 20} MB are read at most: write "
+            "it with smaller row groups (row_group_size in polars and pyarrow)"
+        )
+
+
+def _width(batch: pl.DataFrame) -> int:
+    """Return how many bytes the rows come to as text, about."""
+    total = 16 * batch.width * batch.height
+    for column in batch:
+        if column.dtype == pl.String:
+            total += int(column.str.len_bytes().sum())
+        elif column.dtype == pl.Binary:
+            total += int(column.bin.size().sum())
+        elif column.dtype.is_nested():
+            total += 10 * int(column.estimated_size())  # they become objects of Python
+    return total
 
 
 def _plain(column: pl.Series) -> pl.Series:

@@ -15,9 +15,10 @@ What the rows of a file mean is in ``sources``; what a row must hold is in ``dat
 import io
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Final, LiteralString, cast
 
 import polars as pl
@@ -27,15 +28,15 @@ from psycopg import sql
 from orchestration.lib.ingestion import files, rows
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset, Keeps
 from orchestration.lib.ingestion.errors import (
-    DatabaseLoadError,
     HashKeyError,
-    LoadError,
     NotThisSourceError,
+    UnforeseenError,
     UnknownDatasetError,
     UnknownTenantError,
 )
 from orchestration.lib.ingestion.formats import LINE, Format, Head, Reject, Shape, read_blocks, read_head
 from orchestration.lib.ingestion.privacy import Hasher, HashKey
+from orchestration.lib.ingestion.refusals import database_refusal, reading
 from orchestration.lib.ingestion.sources import GENERIC, SOURCES, Context, Source, find_source
 from orchestration.lib.ingestion.sources.generic import missing_fields
 
@@ -58,6 +59,7 @@ class LoadRequest:
     tenant_id: str
     dataset: str | None = None
     source: str | None = None
+    below: str | None = None  # the folder that it was found in: no link is followed from there on
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,13 @@ def load_file(
         LoadError: the file cannot be loaded as what it is said to be; nothing of it was.
 
     """
+    hasher = key.for_tenant(request.tenant_id)
     try:
-        with files.local_copy(request.uri) as copy:
-            head = read_head(copy.path, request.uri)
-            source, dataset, label = resolve(request, head)
-            hasher = key.for_tenant(request.tenant_id)
+        with ExitStack() as stack:
+            with reading(request.uri, hasher.redact):
+                copy = stack.enter_context(files.local_copy(request.uri, request.below))
+                head = read_head(copy.path, request.uri)
+                source, dataset, label = resolve(request, head)
 
             def attempt() -> LoadReport:
                 with connection.transaction():
@@ -121,12 +125,7 @@ def load_file(
 
             return _try_again(connection, attempt)
     except psycopg.Error as error:
-        raise _database_error(request.uri, error) from error
-    except pl.exceptions.PolarsError as error:
-        text = str(error).strip().split("\n", 1)[0]
-        raise LoadError(
-            f"{request.uri}: cannot be read ({text}); nothing was loaded. Please report this"
-        ) from error
+        raise database_refusal(request.uri, error, lost=connection.closed) from error
 
 
 def _try_again(connection: psycopg.Connection, attempt: Callable[[], LoadReport]) -> LoadReport:
@@ -191,6 +190,40 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)
     return source, dataset, label
+
+
+def parse(
+    path: Path,
+    head: Head,
+    source: Source,
+    label: str,
+    context: Context,
+    hasher: Hasher,
+    lookups: rows.Lookups,
+) -> Iterator[tuple[str, rows.Prepared]]:
+    """Read a file block by block: the dataset of each, its rows as its table takes them, and its rejects."""
+    for block in read_blocks(path, head, source.shape):
+        if block.rejects:
+            refused = [rows.redact(reject, hasher) for reject in block.rejects]
+            yield context.dataset, rows.Prepared(pl.DataFrame(), refused, len(refused))
+        if block.rows.is_empty():
+            continue
+        for name, frame in source.rows(block.rows, context).items():
+            if frame.is_empty():
+                continue
+            yield (
+                name,
+                rows.prepare(
+                    DATASETS[name],
+                    frame,
+                    label,
+                    hasher,
+                    block.original,
+                    lookups=lookups,
+                    ip_optional=source.shape is Shape.LINES,
+                    text_is_sound=block.text_is_sound,
+                ),
+            )
 
 
 def _sniff(request: LoadRequest, head: Head) -> Source:
@@ -367,26 +400,11 @@ class _Load:
                 progress(read)
 
     def _chunks(self, head: Head, dataset: str) -> Generator[_Chunk]:
-        context = Context(self._request.uri, dataset)
-        for block in read_blocks(self._file.path, head, self._source.shape):
-            if block.rejects:
-                refused = [rows.redact(reject, self._hasher) for reject in block.rejects]
-                yield _Chunk(DATASETS[dataset], refused, len(refused))
-            if block.rows.is_empty():
-                continue
-            for name, frame in self._source.rows(block.rows, context).items():
-                if frame.is_empty():
-                    continue
-                prepared = rows.prepare(
-                    DATASETS[name],
-                    frame,
-                    self._label,
-                    self._hasher,
-                    block.original,
-                    lookups=self._lookups,
-                    ip_optional=self._source.shape is Shape.LINES,
-                    text_is_sound=block.text_is_sound,
-                )
+        with reading(self._request.uri, self._hasher.redact):
+            context = Context(self._request.uri, dataset)
+            for name, prepared in parse(
+                self._file.path, head, self._source, self._label, context, self._hasher, self._lookups
+            ):
                 yield self._chunk(self._tallies[name], prepared)
 
     def _chunk(self, tally: _Tally, prepared: rows.Prepared) -> _Chunk:
@@ -468,7 +486,8 @@ class _Load:
     def _copy_staged(self, tally: _Tally, chunk: _Chunk) -> None:
         csv, keys = chunk.csv, chunk.keys
         if chunk.straight:
-            csv, keys = _csv(chunk.rows), _key_hashes(tally.dataset, chunk.rows)
+            with reading(self._request.uri, self._hasher.redact):
+                csv, keys = _csv(chunk.rows), _key_hashes(tally.dataset, chunk.rows)
         tally.staged += chunk.rows.height
         if tally.staged <= _KEYS_IN_MEMORY:
             tally.keys.append(keys)
@@ -562,7 +581,7 @@ class _Load:
                 "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, name, sorted(its_days))
             )
         if loaded + duplicate + tally.rejected != tally.read:
-            raise DatabaseLoadError(
+            raise UnforeseenError(
                 f"{self._request.uri}: {tally.read} rows read, but {loaded} loaded, {duplicate} duplicate and "
                 f"{tally.rejected} rejected; nothing was loaded. Please report this"
             )
@@ -801,24 +820,3 @@ def _runs(days: Sequence[date]) -> Iterator[tuple[date, date]]:
         if at + 1 == len(days) or days[at + 1] != day + timedelta(days=1):
             yield start, day + timedelta(days=1)
             start = None
-
-
-def _database_error(uri: str, error: psycopg.Error) -> DatabaseLoadError:
-    # Only the primary message: the context of an error may quote a row.
-    reason = error.diag.message_primary or str(error).strip().split("\n", 1)[0]
-    match error:
-        case psycopg.errors.DiskFull():
-            fix = "Make room on the database server's disk and load it again"
-        case psycopg.errors.InsufficientPrivilege():
-            fix = "Load as a role that is a member of earmark_loader"
-        case (
-            psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedColumn() | psycopg.errors.InvalidSchemaName()
-        ):
-            fix = "Bring the database up to date with: earmark migrate"
-        case psycopg.errors.OutOfMemory():
-            fix = "If it spans years, raise max_locks_per_transaction on the server, or load it in parts by time"
-        case psycopg.OperationalError() | psycopg.InterfaceError():
-            fix = "Load it again once the database can be reached"
-        case _:
-            fix = "Please report this"
-    return DatabaseLoadError(f"{uri}: the database stopped the load ({reason}); nothing was loaded. {fix}")

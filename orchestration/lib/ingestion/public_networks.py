@@ -15,7 +15,7 @@ import aiohttp
 import fsspec
 import orjson
 
-from orchestration.lib.ingestion import shown
+from orchestration.lib.ingestion import secret_urls
 from orchestration.lib.ingestion.errors import LoadError
 from orchestration.lib.ingestion.networks import KINDS, format_list
 from orchestration.lib.ingestion.ranges import Network
@@ -124,11 +124,11 @@ def fetch_lists(
 
 
 def _fetch(folder: Path, name: str, item: PublicList, address: str) -> Fetched:
-    url = shown.remember(address)  # a mirror's may hold a token
+    url = secret_urls.remember(address)  # a mirror's may hold a token
     try:
-        document = _download(shown.real(url))
+        document = _download(secret_urls.real(url))
     except (OSError, ValueError, ImportError, aiohttp.ClientError) as error:
-        reason = shown.without_secrets(error, url) or type(error).__name__
+        reason = secret_urls.without_secrets(error, url) or type(error).__name__
         return Fetched(name, url, failed=f"{name}: {url} cannot be fetched ({reason})")
     try:
         networks = _networks(item.ranges(document))

@@ -10,7 +10,7 @@ from orchestration.lib.ingestion.landing import FileResult
 
 @dataclass(slots=True)
 class DatasetSummary:
-    """The loads of one dataset: read = loaded + duplicate + rejected."""
+    """The loads of one dataset: read = loaded + duplicate + rejected. ``refused``: why files were not."""
 
     files: int = 0
     read: int = 0
@@ -20,6 +20,7 @@ class DatasetSummary:
     first_event_at: datetime | None = None
     last_event_at: datetime | None = None
     load_ids: list[int] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -38,7 +39,10 @@ class LoadSummary:
         for result in results:
             summary.files += 1
             if result.report is None:
-                summary.refused.append(result.refused or result.uri)
+                message = result.refused or result.uri
+                summary.refused.append(message)
+                if result.dataset is not None:
+                    summary.datasets.setdefault(result.dataset, DatasetSummary()).refused.append(message)
                 continue
             summary.loaded_before += result.report.already_loaded_as is not None
             for report in result.report.datasets:

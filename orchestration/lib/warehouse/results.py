@@ -131,6 +131,12 @@ def refused_files(connection: psycopg.Connection, most: int = 20) -> list[dict[s
         return cursor.fetchall()
 
 
+def count_refused_files(connection: psycopg.Connection) -> int:
+    """Return how many landed files were refused and stand as they did."""
+    row = connection.execute("select count(*) from ingest.files where status = 'refused'").fetchone()
+    return int(row[0]) if row else 0
+
+
 def reject_reasons(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:
     """Return why rows were rejected: ``tenant_id, dataset, field, reason, rows`` and an ``example``."""
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -28,6 +28,7 @@ _RENAMED: Final = {
     "sc-content-type": "content_type",
     "c-country": "country_code",
 }
+_MOST_FIELDS: Final = 200
 _NEEDED: Final = ("date", "time", "c-ip", "cs-method", "cs-uri-stem", "sc-status", "x-edge-request-id")
 
 
@@ -54,8 +55,10 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
 
 def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
     missing = [name for name in _NEEDED if name not in fields]
-    if missing:
+    if missing or len(fields) > _MOST_FIELDS or len(set(fields)) < len(fields):
         problem = f"no #Fields: line before it names {', '.join(missing)}"
+        if not missing:
+            problem = f"the #Fields: line before it names a field twice, or more than {_MOST_FIELDS} of them"
         return frame.select(LINE, pl.lit(problem).alias(PROBLEM))
     values = pl.col(TEXT).str.strip_chars_end("\r").str.split("\t")
     rows = frame.with_columns(values.list.to_struct(fields=list(fields)).alias("_values"))

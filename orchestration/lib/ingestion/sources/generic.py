@@ -58,7 +58,7 @@ def _with_identity(rows: pl.DataFrame) -> pl.DataFrame:
         without = given.is_null() | (given.str.strip_chars() == "")
     else:
         without = pl.Series([True] * rows.height, dtype=pl.Boolean)
-    if not without.any():
+    if not without.any() or rows.width == 1:
         return rows
     names = sorted(set(rows.columns) - {LINE, "event_id"})
     texts = []

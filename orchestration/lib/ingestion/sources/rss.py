@@ -18,7 +18,7 @@ from typing import Any, Final
 import polars as pl
 from lxml import etree
 
-from orchestration.lib.ingestion.errors import NotThisSourceError
+from orchestration.lib.ingestion.errors import DamagedFileError, NotThisSourceError
 from orchestration.lib.ingestion.formats import DOCUMENT, LINE, Format, Head, Shape
 from orchestration.lib.ingestion.sources.source import ORIGINAL, Context, Source
 from orchestration.lib.ingestion.urls import enclosure_key
@@ -28,6 +28,14 @@ PODCAST_NAMESPACE: Final = uuid.UUID("ead4c236-bf58-58c6-a2c6-a6b28d128cb6")
 _ITUNES: Final = "http://www.itunes.com/dtds/podcast-1.0.dtd"
 _ATOM: Final = "http://www.w3.org/2005/Atom"
 _KEPT_OF_ITEM: Final = 8192
+MAX_ITEMS: Final = 100_000
+MAX_ELEMENTS: Final = 200_000  # held at once: 200 bytes each
+MAX_ENTITIES: Final = 500_000
+_LONG_TAG: Final = re.compile(rb"<[^<>]{1000000}")
+_PIECE: Final = 64 << 10
+_READ: Final = "item-read"
+# One that XML does not define: it is kept as a node of its own.
+_OWN_ENTITY: Final = re.compile(rb"&(?!lt;|gt;|amp;|quot;|apos;|#)[A-Za-z_:][^\s;&<]{0,64};")
 _CLOCK: Final = re.compile(r"^(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)$")
 
 
@@ -37,18 +45,76 @@ def _sniff(head: Head) -> bool:
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     document: bytes = frame[DOCUMENT][0]
-    # recover: real feeds are not well-formed. No entities, no network: a feed is a stranger's file.
-    parser = etree.XMLParser(
-        recover=True, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-    )
-    root = etree.fromstring(document.removeprefix(b"\xef\xbb\xbf").lstrip(), parser)
-    channel = None if root is None else next(root.iter("channel"), None)
+    if any(at == MAX_ENTITIES for at, _ in enumerate(_OWN_ENTITY.finditer(document))):
+        raise DamagedFileError(
+            f"{context.name}: names more than {MAX_ENTITIES:,} entities such as &nbsp;, the most that are read: "
+            "write the characters themselves"
+        )
+    if _LONG_TAG.search(document):
+        raise DamagedFileError(f"{context.name}: has a tag longer than 1 MB: give the podcast's RSS 2.0 feed")
+    channel, episodes = _read(document.removeprefix(b"\xef\xbb\xbf").lstrip(), context.name)
     if channel is None:
         raise NotThisSourceError(f"{context.name}: holds no RSS channel: give the podcast's RSS 2.0 feed")
     podcast = _podcast(channel)
-    items = list(root.iter("item"))
-    episodes = [_episode(number, item, podcast["podcast_id"]) for number, item in enumerate(items, 1)]
+    for episode in episodes:
+        episode["podcast_id"] = podcast["podcast_id"]
+        if episode["natural"]:
+            episode["episode_id"] = str(uuid.uuid5(_as_uuid(podcast["podcast_id"]), episode["natural"]))
     return {"podcasts": _frame([podcast], _PODCAST_COLUMNS), "episodes": _frame(episodes, _EPISODE_COLUMNS)}
+
+
+def _read(document: bytes, name: str) -> tuple[Any, list[dict[str, Any]]]:
+    """Return the channel without its items, and what the items say. Each item is forgotten once it is read."""
+    # recover: real feeds are not well-formed. No entities, no network: a feed is a stranger's file.
+    parser = etree.XMLPullParser(
+        events=("start", "end"),
+        recover=True,
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    episodes: list[dict[str, Any]] = []
+    elements = 0
+    for at in range(0, len(document), _PIECE):
+        parser.feed(document[at : at + _PIECE])
+        for event, element in parser.read_events():
+            if event == "start":
+                elements += 1 + len(element.attrib)
+                if elements > MAX_ELEMENTS:
+                    raise DamagedFileError(
+                        f"{name}: holds more than {MAX_ELEMENTS:,} elements and attributes in an item or beside "
+                        "the items, the most that are read: give the podcast's RSS 2.0 feed"
+                    )
+            elif element.tag == "item" and next(element.iterancestors("item"), None) is None:
+                _take(element, episodes, name)
+                elements = 0
+                element.clear(keep_tail=False)
+                element.tag = _READ
+                for before in list(element.itersiblings(_READ, preceding=True)):
+                    before.getparent().remove(before)
+    try:
+        root = parser.close()
+    except etree.XMLSyntaxError:
+        return None, episodes
+    if root is None:
+        return None, episodes
+    for element in root.iter("item"):  # not closed, where the feed breaks off
+        if next(element.iterancestors("item"), None) is None:
+            _take(element, episodes, name)
+    return next(root.iter("channel"), None), episodes
+
+
+def _take(item: Any, episodes: list[dict[str, Any]], name: str) -> None:  # noqa: ANN401  (lxml has no types)
+    for element in item.iter("item"):
+        if len(episodes) >= MAX_ITEMS:
+            raise DamagedFileError(
+                f"{name}: holds more than {MAX_ITEMS:,} items, the most that are read of a feed: give its "
+                "episodes as CSV or NDJSON to the folder episodes"
+            )
+        episodes.append(_episode(len(episodes) + 1, element))
 
 
 _PODCAST_COLUMNS: Final = (
@@ -78,10 +144,10 @@ def _podcast(channel: Any) -> dict[str, Any]:  # noqa: ANN401  (lxml has no type
     self_link = next(
         (link.get("href") for link in channel.findall(f"{{{_ATOM}}}link") if link.get("rel") == "self"), None
     )
-    feed_url = self_link or _text(channel, f"{{{_ITUNES}}}new-feed-url")
+    feed_url = self_link or _itunes(channel, "new-feed-url")
     link = _text(channel, "link")
     title = _text(channel, "title") or feed_url or link
-    guid = _any_namespace(channel, "guid", "podcast")
+    guid = _prefixed(channel, "podcast", "guid")
     if guid is None:
         guid_of = feed_url or link or title or ""
         podcast_id = str(uuid.uuid5(PODCAST_NAMESPACE, re.sub(r"^[a-z]+://|/+$", "", guid_of)))
@@ -93,27 +159,26 @@ def _podcast(channel: Any) -> dict[str, Any]:  # noqa: ANN401  (lxml has no type
         "title": title,
         "feed_url": feed_url,
         "podcast_guid": guid,
-        "author": _text(channel, f"{{{_ITUNES}}}author"),
+        "author": _itunes(channel, "author"),
         "language": _text(channel, "language"),
         "link": link,
     }
 
 
-def _episode(number: int, item: Any, podcast_id: str) -> dict[str, Any]:  # noqa: ANN401
+def _episode(number: int, item: Any) -> dict[str, Any]:  # noqa: ANN401
     enclosure = item.find("enclosure")
     attributes = {} if enclosure is None else enclosure.attrib
     url = (attributes.get("url") or "").strip() or None
     guid = _text(item, "guid")
     title = _text(item, "title")
     published = _text(item, "pubDate")
-    duration = _text(item, f"{{{_ITUNES}}}duration")
+    duration = _itunes(item, "duration")
     natural = guid or (enclosure_key(url) if url else None) or _text(item, "link") or title
     seconds = parse_duration(duration) if duration else None
     published_at = parse_date(published) if published else None
     return {
         LINE: number,
-        "episode_id": str(uuid.uuid5(_as_uuid(podcast_id), natural)) if natural else None,
-        "podcast_id": podcast_id,
+        "natural": natural,
         "guid": guid,
         "title": title,
         "published_at": published_at,
@@ -122,12 +187,12 @@ def _episode(number: int, item: Any, podcast_id: str) -> dict[str, Any]:  # noqa
         "enclosure_bytes": _length(attributes.get("length")),
         "enclosure_type": attributes.get("type") or None,
         "link": _text(item, "link"),
-        "season": _text(item, f"{{{_ITUNES}}}season"),
-        "episode": _text(item, f"{{{_ITUNES}}}episode"),
+        "season": _itunes(item, "season"),
+        "episode": _itunes(item, "episode"),
         # What could not be read is kept as it stands.
         "unread_duration": duration if seconds is None else None,
         "unread_date": published if published_at is None else None,
-        ORIGINAL: etree.tostring(item, encoding="unicode")[:_KEPT_OF_ITEM].replace("\0", ""),
+        ORIGINAL: etree.tostring(item, encoding="unicode", with_tail=False)[:_KEPT_OF_ITEM].replace("\0", ""),
     }
 
 
@@ -172,17 +237,31 @@ def _as_uuid(podcast_id: str) -> uuid.UUID:
 
 
 def _text(element: Any, tag: str) -> str | None:  # noqa: ANN401
-    found = element.find(tag)
-    text = "".join(found.itertext()).strip() if found is not None else ""
-    return text or None
+    return _text_of(element.find(tag))
 
 
-def _any_namespace(element: Any, name: str, prefix: str) -> str | None:  # noqa: ANN401
-    """Find ``prefix:name`` whatever address the feed gives the namespace; several are in use."""
+def _itunes(element: Any, name: str) -> str | None:  # noqa: ANN401
+    return _text(element, f"{{{_ITUNES}}}{name}") or _prefixed(element, "itunes", name)
+
+
+def _prefixed(element: Any, prefix: str, name: str) -> str | None:  # noqa: ANN401
+    """Find ``prefix:name`` whatever address the feed gives the namespace, also where it gives none.
+
+    Several addresses are in use. A prefix that nothing declares is part of the name as lxml has it, which
+    ``etree.QName`` does not take.
+    """
     for child in element:
-        if isinstance(child.tag, str) and etree.QName(child).localname == name and child.prefix == prefix:
-            return (child.text or "").strip() or None
+        tag = child.tag
+        if isinstance(tag, str) and (
+            tag == f"{prefix}:{name}" or (child.prefix == prefix and tag.endswith(f"}}{name}"))
+        ):
+            return _text_of(child)
     return None
+
+
+def _text_of(element: Any) -> str | None:  # noqa: ANN401
+    text = "".join(element.itertext()).strip() if element is not None else ""
+    return text or None
 
 
 SOURCE: Final = Source(
