@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -424,7 +425,9 @@ tally: Counter[str] = Counter()
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder for the files, one after the other, and say at the end what was tried."""
     yield tmp_path_factory.mktemp("fuzzed")
-    print(f"\nfuzzed files, seed {SEED}: {dict(sorted(tally.items()))}")  # noqa: T201  (the figures of the run)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    tried = dict(sorted(tally.items()))
+    print(f"\nfuzzed files, seed {SEED}, peak {peak} MB: {tried}")  # noqa: T201  (the figures of the run)
 
 
 @seed(SEED)
