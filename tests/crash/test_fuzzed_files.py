@@ -13,9 +13,10 @@ import random
 import re
 import resource
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -28,6 +29,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
 from orchestration.lib.ingestion import rows
 from orchestration.lib.ingestion.datasets import DATASETS
@@ -459,13 +461,15 @@ def test_what_once_broke_something_does_so_no_more(path: Path):
 @pytest.fixture(scope="module")
 def loader(server: Database, template: Database) -> Iterator[psycopg.Connection]:
     """Return one connection for all files, to a database that nothing is committed to."""
-    from tests.conftest import _clone
-
-    for database in _clone(server, template):
+    database = replace(server, name=f"earmark_fuzzed_{uuid.uuid4().hex[:12]}")
+    name = sql.Identifier(database.name)
+    with server.connect(autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {} template {}").format(name, sql.Identifier(template.name)))
         with database.connect("earmark tests") as connection:
             connection.execute("insert into tenancy.tenants (tenant_id, name) values ('acme', 'Acme')")
             connection.commit()
             yield connection
+        admin.execute(sql.SQL("drop database {} with (force)").format(name))
 
 
 STATE = """
