@@ -4,7 +4,8 @@
 
 Makes each file, loads it in a process of its own into a database of its own beside the one that is named (or that
 the settings mean), and prints the process's peak, how long it took and what came of the file. The bound that
-loading keeps is 500 MB, whatever the file and however many of them. At --scale 1 the files are as large as their names say.
+loading keeps is 500 MB, whatever the file and however many of them. At --scale 1 the files are as large as their
+names say.
 """
 
 import argparse
