@@ -1,10 +1,11 @@
 """How much memory loading takes at its most: the peak of a fresh process for each kind of file.
 
-    python benchmarks/memory.py [--database-url postgresql://...] [--scale 1.0] [case ...]
+    python benchmarks/memory.py [--database-url postgresql://...] [--scale 0.2] [case ...]
 
 Makes each file, loads it in a process of its own into a database of its own beside the one that is named (or that
 the settings mean), and prints the process's peak, how long it took and what came of the file. The bound that
-loading keeps is 500 MB, whatever the file and however many of them. --scale makes the files smaller or larger.
+loading keeps is 500 MB, whatever the file and however many of them. At --scale 1 the files are as large as their
+names say.
 """
 
 import argparse
@@ -381,7 +382,7 @@ def measure(url: str, name: str, scale: float) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database-url")
-    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--scale", type=float, default=0.2)
     parser.add_argument("--only-load", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*")
     options = parser.parse_args()

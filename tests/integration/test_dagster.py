@@ -145,7 +145,12 @@ def test_a_refused_file_stops_no_other_and_is_not_asked_for_again(
     (landing / "acme" / "nginx" / "broken.log.gz").write_bytes(b"\x1f\x8b broken")
     asked = _tick(landing_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
-    assert _run(location, instance, "load_and_refresh", asked.run_requests[0]).success
+    result = _run(location, instance, "load_and_refresh", asked.run_requests[0])
+    assert result.success
+    told = {item.asset_key.path[-1]: item for item in result.get_asset_materialization_events() if item.asset_key}
+    metadata = told["listener_events"].materialization.metadata
+    assert metadata["files_refused"].value == 1
+    assert "broken.log.gz: is damaged" in str(metadata["refused"].value)
     assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
     with psycopg.connect(database) as connection:
         refused = connection.execute("select uri from ingest.files where status = 'refused'").fetchall()

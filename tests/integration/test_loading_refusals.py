@@ -4,6 +4,8 @@ import errno
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -388,6 +390,29 @@ def test_refusals_are_summed_up_by_dataset(connection: psycopg.Connection, root:
     assert len(summary.refused) == 2
     assert [len(counts.refused) for _, counts in sorted(summary.datasets.items())] == [0, 1]
     assert str(summary).endswith("2 files refused")
+
+
+def test_the_command_line_shows_what_was_refused(database: str, root: Path):
+    for at in range(22):
+        (root / "acme" / "listener_events" / f"link{at}.csv").symlink_to("a.csv")
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database,
+        "EARMARK_LANDING": str(root),
+        "EARMARK_HASH_KEY": "x" * 32,
+    }
+
+    def earmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from orchestration.cli import main; main()", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    loaded = earmark("load")
+    assert loaded.returncode == 1
+    assert loaded.stderr.count("link0.csv: is a symbolic link") == 1
+    assert "Traceback" not in loaded.stderr
+    status = earmark("status")
+    assert status.stdout.count("is a symbolic link") == 20
+    assert "and 2 more, in ingest.files" in status.stdout
 
 
 def test_the_name_of_the_reading_code_is_stable_and_short():

@@ -35,7 +35,8 @@ IPV4: Final = rf"^{_OCTET}(?:\.{_OCTET}){{3}}$"
 MAYBE_ADDRESS: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
 _CANDIDATE: Final = re.compile(
     rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])"
-    rb"|(?<![0-9])(?<![0-9]\.)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])"
+    # Also in the middle of more numbers with dots: 9.203.0.113.9.203.0.113.9 holds two.
+    rb"|(?<![0-9])" + _OCTET.encode() + rb"(?:\." + _OCTET.encode() + rb"){3}(?![0-9])"
 )
 
 

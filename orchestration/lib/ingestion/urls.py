@@ -62,6 +62,8 @@ _SCHEME: Final = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//|^https?[:/]/*(?=[^/]+\.
 _ENCODED_COLON: Final = re.compile(r"^(https?)%3A(?=/)", re.IGNORECASE)
 _ENCODED: Final = re.compile(r"^https?%3A%2F", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"^(?:[^/@]*@)?([^/:]+)(?::\d*)?(?=/|$)")
+# Longer ones are not remembered: what a process keeps must not grow with the files that it has read.
+_REMEMBERED: Final = 1000
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _NOT_PLAIN: Final = re.compile(r"[^!-~]+")
 _S3_HOST: Final = re.compile(
@@ -115,7 +117,8 @@ def _normalised(text: str) -> str:
 def enclosure_key(url: str) -> str | None:
     """Return the key of a URL; None where the URL is empty."""
     rest, _, query = url.strip().partition("#")[0].partition("?")
-    key, own = _without_query(rest)
+    known = _without_query if len(rest) <= _REMEMBERED else _without_query.__wrapped__
+    key, own = known(rest)
     return _with_query(key, own or query) if key else None
 
 
@@ -153,7 +156,9 @@ def _with_query(key: str, query: str) -> str:
 
 
 def _identifies(parameter: str) -> bool:
-    return _names_an_episode(parameter.partition("=")[0])
+    name = parameter.partition("=")[0]
+    known = _names_an_episode if len(name) <= _REMEMBERED else _names_an_episode.__wrapped__
+    return known(name)
 
 
 @lru_cache(maxsize=1024)
