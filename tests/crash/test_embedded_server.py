@@ -118,7 +118,8 @@ def postmaster(home: Path) -> psutil.Process:
 def crash(home: Path) -> None:
     """Kill the postmaster and all of its processes at once, as a loss of power does."""
     for process in processes_in(home):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     wait_for(lambda: not processes_in(home))
 
 

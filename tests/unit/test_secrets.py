@@ -312,7 +312,6 @@ def test_dagster_takes_the_settings_when_it_needs_them_and_tells_them_in_one_sen
 ) -> None:
     code = (
         "import os, sys, traceback\n"
-        "from orchestration.definitions import definitions\n"
         "from orchestration.defs.resources import Warehouse\n"
         "for url in sys.argv[1:]:\n"
         "    os.environ['DATABASE_URL'] = url\n"
