@@ -137,12 +137,9 @@ def test_no_variable_repeats_a_url_that_was_put_into_it(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "app", cli.status_)  # to read the command line a thousand times would take minutes
-    for password in PASSWORDS:
-        for form in (
-            "postgresql://ann:{}@127.0.0.1:1/pods",
-            "s3://KEY:{}@bucket/x",
-            "https://h/x?X-Amz-Signature={}",
-        ):
+    forms = ("postgresql://ann:{}@127.0.0.1:1/pods", "s3://KEY:{}@bucket/x", "https://h/x?X-Amz-Signature={}")
+    for number, password in enumerate(PASSWORDS):
+        for form in forms if number % 10 == 0 else forms[number % 3 : number % 3 + 1]:
             value = form.format(password)
             monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
             monkeypatch.setenv("POSTGRES_PORT", "1")
@@ -312,7 +309,6 @@ def test_dagster_takes_the_settings_when_it_needs_them_and_tells_them_in_one_sen
 ) -> None:
     code = (
         "import os, sys, traceback\n"
-        "from orchestration.definitions import definitions\n"
         "from orchestration.defs.resources import Warehouse\n"
         "for url in sys.argv[1:]:\n"
         "    os.environ['DATABASE_URL'] = url\n"

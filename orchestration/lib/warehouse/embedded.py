@@ -487,9 +487,10 @@ def _answers(sockets: Path) -> bool:
 
 
 def _takes_connections(folder: Path) -> bool:
+    address = replace(_address(folder), name="postgres").conninfo(connect_timeout=2)
     try:
-        replace(_address(folder), name="postgres").connect().close()
-    except DatabaseUnavailableError:
+        psycopg.connect(address).close()
+    except psycopg.Error:
         return False
     return True
 
@@ -543,12 +544,12 @@ def _await_ready(pid: int, folder: Path, begin: int, say: Say) -> None:
             pid = other.pid
         if time.monotonic() - since > 1:
             since = time.monotonic()
-            if _takes_connections(folder):  # the note of it was lost, on a full disk
-                return
             doing = _last_message(folder, begin) or f"nothing in {folder / 'log'} so far"
             if doing != said:
                 said = doing
                 say(f"PostgreSQL is not ready yet: {doing}")
+            if _takes_connections(folder):  # the note of it was lost, on a full disk
+                return
         time.sleep(0.02)
 
 
