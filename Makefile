@@ -16,7 +16,7 @@ ui: $(STAMP)  ## Open the Dagster UI with the sensors on
 	@$(BIN)/earmark ui
 
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/pytest -n auto --dist worksteal -q
+	@$(BIN)/pytest -n auto --dist worksteal -q --durations=25 --durations-min=10
 
 crash: $(STAMP)  ## Try to break it, at length: POINTS=1000 SEED=7 make crash (some of it is part of "make test")
 	@EARMARK_CRASH_POINTS=$(or $(POINTS),200) EARMARK_CRASH_SEED=$(or $(SEED),0) $(BIN)/pytest -n auto --dist worksteal -q tests/crash
