@@ -21,7 +21,8 @@ class Dbt:
     def __init__(self, target: Path, project: Path = PROJECT_ROOT) -> None:
         self._arguments = [
             "--project-dir", str(project), "--profiles-dir", str(PROJECT_ROOT / "dbt_project"),
-            "--target-path", str(target), "--log-path", str(target), "--log-level", "none", "--no-use-colors", "--no-write-json",
+            "--target-path", str(target), "--log-path", str(target), "--log-level", "none",
+            "--no-use-colors", "--no-write-json",
         ]  # fmt: skip
         parsed = dbtRunner().invoke(["parse", "--no-partial-parse", *self._arguments])
         assert parsed.success, parsed.exception
