@@ -314,7 +314,13 @@ def build(
     refresh, _ = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
     plan = refresh.plan
     if json_:
-        _print_json({"windows": [window.as_vars() for window in plan.windows], "models": plan.models})
+        _print_json(
+            {
+                "windows": [window.as_vars() for window in plan.windows],
+                "slices": [asdict(item) for item in plan.news],
+                "models": plan.models,
+            }
+        )
     else:
         out.print(plan.summary())
 

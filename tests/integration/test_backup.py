@@ -20,7 +20,7 @@ from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.warehouse import backup
 from orchestration.lib.warehouse.backup import BackupError
-from orchestration.lib.warehouse.changes import pending_days
+from orchestration.lib.warehouse.changes import pending_slices
 from orchestration.lib.warehouse.database import Database
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.settings import PROJECT_ROOT
@@ -113,11 +113,11 @@ def test_a_restored_database_is_the_same_after_a_build_and_knows_its_files(
     assert contents(elsewhere) == before
     with elsewhere.connect() as connection:
         assert load_landing(connection, str(landing), key=KEY) == []
-        assert pending_days(connection)
+        assert pending_slices(connection)
     refresh(elsewhere)  # trusts nothing that was built before: it builds every model whole
     assert contents(elsewhere) == before
     with elsewhere.connect() as connection:
-        assert pending_days(connection) == []
+        assert pending_slices(connection) == []
         row = connection.execute("select count(*) from ingest.model_builds where not was_whole").fetchone()
         assert row == (0,)
 

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.changes import pending_days
+from orchestration.lib.warehouse.changes import pending_slices
 from orchestration.lib.warehouse.database import Database
 from orchestration.lib.warehouse.engine import Engine, EngineError, find_engine, prepare, recorded
 
@@ -61,7 +61,7 @@ def one(warehouse: psycopg.Connection, query: str, *parameters: object) -> Any:
 
 
 def pending(warehouse: psycopg.Connection) -> list[str]:
-    return [f"{item.dataset} {item.day}" for item in pending_days(warehouse)]
+    return [f"{item.dataset} {item.day}" for item in pending_slices(warehouse)]
 
 
 def downloads(warehouse: psycopg.Connection) -> list[tuple[str, int, int]]:
@@ -308,7 +308,7 @@ def test_retention_drops_whole_days_and_keeps_what_was_made_of_them(
     warehouse.execute(
         "insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 0)"
     )
-    assert {item.day for item in pending_days(warehouse)} == {kept.date(), today.date()}
+    assert {item.day for item in pending_slices(warehouse)} == {kept.date(), today.date()}
     dbt.build(
         "--event-time-start", f"{today - timedelta(days=950):%Y-%m-%d}", "--event-time-end", f"{kept:%Y-%m-%d}"
     )
