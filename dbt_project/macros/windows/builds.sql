@@ -18,27 +18,28 @@
 
 {#-
     The build of the model at hand in this invocation: slices (none: it is built whole; else groups of tenants and days, see
-    ingest.builds) and horizon (the day before which retention has dropped rows, or none). Asked once, then kept.
+    ingest.builds) and horizon (the day before which retention has dropped rows, or none). Asked once, then kept with the model.
 -#}
 {% macro build_at_hand() %}
-    {%- if load_result('build') is none -%}
+    {%- if 'build' not in model -%}
         {%- set given = [] -%}
         {%- for window in given_windows() or [] -%}
             {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
         {%- endfor -%}
-        {%- call statement('build', fetch_result=true, auto_begin=false) -%}
+        {%- set query -%}
             select b.slices::text as slices, b.horizon
             from ingest.begin_build(
                 '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ has_no_window() }},
                 {{ 'datemultirange(' ~ given | join(', ') ~ ')' if given else 'null' }}
             ) as b
-        {%- endcall -%}
+        {%- endset -%}
+        {%- set row = run_query(query)[0] -%}
+        {%- do model.update({'build': {
+            'slices': fromjson(row['slices']) if row['slices'] is not none else none,
+            'horizon': row['horizon'],
+        }}) -%}
     {%- endif -%}
-    {%- set row = load_result('build').table.rows[0] -%}
-    {{ return({
-        'slices': fromjson(row['slices']) if row['slices'] is not none else none,
-        'horizon': row['horizon'],
-    }) }}
+    {{ return(model.build) }}
 {% endmacro %}
 
 {#- Whether the model at hand can only be built whole in this invocation, or is meant to be. -#}
@@ -64,8 +65,8 @@
     do not compare. An aggregate's rows bear the day that their bucket begins.
 -#}
 {% macro note_looked_at(bucket=none) %}
-    {%- set day = time_bucket('s.day', bucket) ~ '::date' if bucket else 's.day' %}
-    select ingest.note(b.model, array_agg(s.tenant_id), array_agg(case when isfinite(s.day) then {{ day }} else s.day end))
+    {%- set start = "(" ~ time_bucket("s.day::timestamp at time zone 'UTC'", bucket) ~ " at time zone 'UTC')::date" if bucket else 's.day' %}
+    select ingest.note(b.model, array_agg(s.tenant_id), array_agg(case when isfinite(s.day) then {{ start }} else s.day end))
     from ingest.builds as b
     cross join lateral ingest.listed(b.slices) as s
     where b.model = '{{ model.name }}' and b.invocation_id = '{{ invocation_id }}'

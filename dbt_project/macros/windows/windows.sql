@@ -190,7 +190,7 @@
 {% macro slices_of_test() %}
     {%- set tested = graph.nodes.get(model.attached_node) or model -%}
     {%- set names = [] -%}
-    {%- for producer in [tested] if is_windowed(tested) else producers_of(tested) -%}
+    {%- for producer in ([tested] if is_windowed(tested) else producers_of(tested)) -%}
         {%- do names.append("'" ~ producer.name ~ "'") -%}
     {%- endfor -%}
     {%- set row = run_query(
