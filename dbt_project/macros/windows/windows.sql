@@ -178,8 +178,10 @@
 
 {#- The slices of the model or test at hand, not widened: none is the whole, an empty list nothing at all. -#}
 {% macro slices_at_hand() %}
-    {%- if not execute or model.resource_type == 'unit_test' or flags.FULL_REFRESH or flags.WHICH not in ['build', 'run', 'retry', 'test'] -%}
+    {%- if not execute or model.resource_type == 'unit_test' or flags.FULL_REFRESH -%}
         {{ return(none) }}
+    {%- elif flags.WHICH not in ['build', 'run', 'retry', 'test'] -%}
+        {{ return(given_slices()) }}
     {%- elif model.resource_type == 'model' -%}
         {{ return(build_at_hand().slices) }}
     {%- endif -%}
@@ -197,13 +199,18 @@
         "select ingest.looked_at(array[" ~ names | join(', ') ~ "]::text[], '" ~ invocation_id ~ "')::text as slices,"
         ~ " exists (select from ingest.builds where invocation_id = '" ~ invocation_id ~ "') as is_build"
     )[0] -%}
-    {%- set given = given_windows() -%}
     {%- if row['slices'] is not none -%}
         {{ return(fromjson(row['slices'])) }}
-    {%- elif given is not none and not row['is_build'] -%}
-        {{ return([{'tenants': none, 'days': given}]) }}
+    {%- elif not row['is_build'] -%}
+        {{ return(given_slices()) }}
     {%- endif -%}
     {{ return(none) }}
+{% endmacro %}
+
+{#- The windows that were asked for, of all tenants; none where there are none. -#}
+{% macro given_slices() %}
+    {%- set given = given_windows() -%}
+    {{ return([{'tenants': none, 'days': given}] if given is not none else none) }}
 {% endmacro %}
 
 {#- The widening that a model's config declares; nothing for every other node. -#}

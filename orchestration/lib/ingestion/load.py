@@ -1,6 +1,6 @@
 """Loading one file, in one transaction: COPY, duplicates, days, ledger.
 
-Either all of a file is in the database afterwards, with its rejects, its changed days and its row in the
+Either all of a file is in the database afterwards, with its rejects, its changed slices and its row in the
 ledger, or nothing of it is. Parsing runs a block ahead of the COPY, in a thread of its own.
 
 Events go straight into their table as long as the tenant has no other rows in the time that the file covers:
