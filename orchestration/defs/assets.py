@@ -18,7 +18,7 @@ from orchestration.lib.ingestion.rows import has_network
 from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.fit import SELECTION, Fit
-from orchestration.lib.warehouse.refresh import Refresh
+from orchestration.lib.warehouse.refresh import Refresh, left_behind_in_words
 from orchestration.lib.warehouse.windows import Window
 from orchestration.runtime import lookups, networks_folder
 from orchestration.settings import load_settings
@@ -169,6 +169,8 @@ def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehou
         if dbt.is_result(event):
             context.log.info(event["info"]["msg"])
         yield from to_dagster(event, refresh, context)
+    if refresh.left_behind:
+        context.log.warning(left_behind_in_words(refresh.left_behind))
 
 
 def selected_models(context: dg.AssetExecutionContext) -> list[str]:

@@ -264,7 +264,7 @@ def stale_models(
 
 
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:
-    """Note the versions at which these models were built whole, and forget models that are no more."""
+    """Note the versions at which these models were built whole."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """
@@ -274,4 +274,31 @@ def record_versions(connection: psycopg.Connection, versions: Mapping[str, str],
             """,
             [(name, versions[name]) for name in models],
         )
-        cursor.execute("delete from ingest.model_builds where model <> all(%s)", ([FIT_TAG, *sorted(versions)],))
+
+
+def forget_removed(connection: psycopg.Connection, manifest: Mapping[str, Any]) -> list[str]:
+    """Forget the models that the project has no more, and return the tables and views that they left behind.
+
+    Nothing reads the log for them any longer. What they left is named until somebody drops it.
+    """
+    nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in _BUILT_TYPES]
+    found = connection.execute(
+        """
+        update ingest.model_builds as b set seen = null, inputs = '{}'
+        where b.model <> all(%(names)s)
+        returning b.model, (
+            select format('%%I.%%I', n.nspname, c.relname)
+            from pg_class as c
+            inner join pg_namespace as n on n.oid = c.relnamespace
+            where c.relname = b.model and n.nspname = any(%(schemas)s)
+            limit 1
+        )
+        """,
+        {
+            "names": [FIT_TAG, *(node["name"] for node in nodes)],
+            "schemas": sorted({node["schema"] for node in nodes}),
+        },
+    ).fetchall()
+    gone = [model for model, relation in found if relation is None]
+    connection.execute("delete from ingest.model_builds where model = any(%s)", (gone,))
+    return sorted(relation for _, relation in found if relation is not None)

@@ -155,11 +155,16 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     ]
 
 
+def left_behind_in_words(relations: Sequence[str]) -> str:
+    """Say what is to be done with what removed models have left."""
+    return f"no model builds {_list(relations)} any more: drop what nobody reads"
+
+
 class Refresh:
     """One refresh of a database, under the lock that lets only one run at a time.
 
     Use: ``refresh = Refresh(database)``, ``for event in refresh.run(): …``; ``refresh.plan`` says what it did and
-    ``refresh.builds``, by model, for which slices.
+    ``refresh.builds``, by model, for which slices; ``refresh.left_behind`` names what removed models have left.
     Parsing the project is paid once for each object.
     """
 
@@ -175,6 +180,7 @@ class Refresh:
         self.threads = threads
         self.plan = Plan()
         self.builds: dict[str, Build] = {}
+        self.left_behind: list[str] = []
         self._manifest = dbt.parse(database.environment())
         self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
 
@@ -194,6 +200,7 @@ class Refresh:
             advisory_lock(connection, "refresh"),
         ):
             require_current(connection)
+            self.left_behind = changes.forget_removed(connection, self.manifest)
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
             if plan.is_empty:
                 return
