@@ -22,31 +22,48 @@
 -#}
 {% macro build_at_hand() %}
     {%- if 'build' not in model -%}
-        {%- set given = [] -%}
-        {%- for window in given_windows() or [] -%}
-            {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
-        {%- endfor -%}
-        {%- set query -%}
-            select b.slices::text as slices, b.horizon
-            from ingest.begin_build(
-                '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ has_no_window() }},
-                {{ 'datemultirange(' ~ given | join(', ') ~ ')' if given else 'null' }}
-            ) as b
-        {%- endset -%}
-        {%- set row = run_query(query)[0] -%}
-        {%- do model.update({'build': {
-            'slices': fromjson(row['slices']) if row['slices'] is not none else none,
-            'horizon': row['horizon'],
-        }}) -%}
+        {%- set build = begin_build(has_no_window()) -%}
+        {#- TimescaleDB ties an aggregate to the table that it was made on. -#}
+        {%- if model.config.materialized == 'continuous_aggregate' and any_of_all(build.slices) -%}
+            {%- set build = begin_build(true) -%}
+        {%- endif -%}
+        {%- do model.update({'build': build}) -%}
     {%- endif -%}
     {{ return(model.build) }}
+{% endmacro %}
+
+{#- Whether any day of every tenant is news: a producer was built whole, or emptied. -#}
+{% macro any_of_all(slices) %}
+    {%- for group in slices or [] if group.tenants is none and group.days[-1][1] is none -%}
+        {{ return(true) }}
+    {%- endfor -%}
+    {{ return(false) }}
+{% endmacro %}
+
+{% macro begin_build(whole) %}
+    {%- set given = [] -%}
+    {%- for window in given_windows() or [] -%}
+        {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
+    {%- endfor -%}
+    {%- set query -%}
+        select b.slices::text as slices, b.horizon
+        from ingest.begin_build(
+            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }},
+            {{ 'datemultirange(' ~ given | join(', ') ~ ')' if given else 'null' }}
+        ) as b
+    {%- endset -%}
+    {%- set row = run_query(query)[0] -%}
+    {{ return({
+        'slices': fromjson(row['slices']) if row['slices'] is not none else none,
+        'horizon': row['horizon'],
+    }) }}
 {% endmacro %}
 
 {#- Whether the model at hand can only be built whole in this invocation, or is meant to be. -#}
 {% macro has_no_window() %}
     {%- set existing = load_cached_relation(this) -%}
     {{ return(
-        model.name in var('rebuild', []) or should_full_refresh() or existing is none
+        model.name in var('rebuild', []) or flags.FULL_REFRESH or should_full_refresh() or existing is none
         or not is_windowed(model)
         or (model.config.materialized == 'hypertable' and not existing.is_table)
         or (model.config.materialized == 'continuous_aggregate' and not is_defined_as(windowed_config(), without_limits(model.compiled_code)))

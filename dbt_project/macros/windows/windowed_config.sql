@@ -37,6 +37,8 @@
     {%- endif -%}
     {%- if config.get('linked_by') is not none and config.get('linked_by') is not string -%}
         {%- do windowed_error("linked_by is the name of a column, not '" ~ config.get('linked_by') ~ "'.") -%}
+    {%- elif config.get('linked_by') is not none and not config.get('by_tenant', true) -%}
+        {%- do windowed_error("linked_by needs a tenant_id: take by_tenant=false out, or linked_by.") -%}
     {%- endif -%}
     {%- for name in model.config.keys() -%}
         {%- if name not in known + standard_configs() -%}

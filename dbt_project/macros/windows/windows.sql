@@ -178,7 +178,7 @@
 
 {#- The slices of the model or test at hand, not widened: none is the whole, an empty list nothing at all. -#}
 {% macro slices_at_hand() %}
-    {%- if not execute or model.resource_type == 'unit_test' or flags.FULL_REFRESH -%}
+    {%- if not execute or model.resource_type == 'unit_test' -%}
         {{ return(none) }}
     {%- elif flags.WHICH not in ['build', 'run', 'retry', 'test'] -%}
         {{ return(given_slices()) }}

@@ -230,16 +230,16 @@ def stale_models(
 ) -> list[str]:
     """Return the models and seeds to build whole, in name order.
 
-    They are missing, older than their version, or were built in another cluster. Models of the stage ``fit`` are
-    none of them.
+    They are missing, older than their version, or, of those that read the change log, were not built in this
+    cluster. Models of the stage ``fit`` are none of them.
     """
-    relations = {
-        node["name"]: (node["schema"], node["alias"])
+    nodes = [
+        node
         for node in manifest["nodes"].values()
         if node["resource_type"] in _BUILT_TYPES
         and node["config"]["materialized"] != "ephemeral"
         and FIT_TAG not in node["tags"]
-    }
+    ]
     existing = set(
         connection.execute(
             """
@@ -248,19 +248,25 @@ def stale_models(
             inner join pg_namespace as n on n.oid = c.relnamespace
             where n.nspname = any(%s)
             """,
-            (sorted({schema for schema, _ in relations.values()}),),
+            (sorted({node["schema"] for node in nodes}),),
         ).fetchall()
     )
-    built: dict[str, str] = dict(connection.execute("select model, version from ingest.model_builds").fetchall())
-    foreign = {
-        row[0]
-        for row in connection.execute("select model from ingest.model_builds where cluster <> ingest.cluster()")
+    built = {
+        name: (version, is_of_here)
+        for name, version, is_of_here in connection.execute(
+            "select model, version, cluster is not distinct from ingest.cluster() from ingest.model_builds"
+        )
     }
-    return sorted(
-        name
-        for name, relation in relations.items()
-        if relation not in existing or built.get(name) != versions[name] or name in foreign
-    )
+
+    def is_current(node: Mapping[str, Any]) -> bool:
+        version, is_of_here = built.get(node["name"], (None, False))
+        return (
+            (node["schema"], node["alias"]) in existing
+            and version == versions[node["name"]]
+            and (is_of_here or not is_windowed(node))
+        )
+
+    return sorted(node["name"] for node in nodes if not is_current(node))
 
 
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:
