@@ -328,7 +328,8 @@ def build(bench: Bench) -> None:
         if not bench.days:
             list(bench.refresh.run())
             return
-        arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *bench.refresh.plan.windowed]
+        models = {node["name"] for node in bench.refresh.manifest["nodes"].values() if changes.is_windowed(node)}
+        arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *sorted(models)]
         environment = bench.database.environment()
         list(dbt.Invocation(arguments, dbt.parse(environment), environment).events())
     finally:
