@@ -133,8 +133,9 @@
 {% endmacro %}
 
 {#-
-    Where the window applies: renders a condition on a column of time and the tenant beside it (tenant_column, where it has
-    another name; false where there is none), or true when the whole is built.
+    Where the window applies: renders a condition on a column of time and the tenant beside it, or true when the whole is
+    built. tenant_column names the tenant where it is no tenant_id beside the column, or where that is an expression; false
+    where there is none.
 
     In a model the window is the one that the model's config declares (window_before_days, window_after_days):
     the same that its materialization replaces. before_days and after_days widen one reading further, for
@@ -163,7 +164,8 @@
         {{ return('true') }}
     {%- endif -%}
     {%- set widening = own_widening(model) -%}
-    {%- set beside = (column.rsplit('.', 1)[0] ~ '.tenant_id') if '.' in column else 'tenant_id' -%}
+    {%- set match = modules.re.match('^(\w+\.)?\w+$', column) -%}
+    {%- set beside = (match.group(1) or '') ~ 'tenant_id' if match else none -%}
     {{ return(slices_predicate(
         slices, column, column_type,
         (beside if tenant_column is none else tenant_column) if config.get('by_tenant', true) else none,
