@@ -151,12 +151,14 @@ def landing_sensor(
     description="Looks for days that were changed, by whomever, and asks for a refresh of exactly those.",
 )
 def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
-    """Look for days that were changed and that some model has not seen."""
+    """Look for days that were changed and that some model has not seen, and for whole builds that were cut off."""
     with warehouse.connect() as connection:
         days = changes.pending_days(connection)
-    if not days:
+        begun = changes.begun_models(connection)
+    if not days and not begun:
         return dg.SkipReason("every changed day is refreshed")
     if (running := _waiting_run(context, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES)) is not None:
         return dg.SkipReason(f"run {running} is at work")
-    state = digest(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)
-    return _ask(context, state, refresh_job.name, {"earmark/windows": list_windows(changes.windows_of(days))})
+    state = digest([*begun, *(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)])
+    windows = list_windows(changes.windows_of(days))
+    return _ask(context, state, refresh_job.name, {"earmark/windows": windows or "what was cut off"})

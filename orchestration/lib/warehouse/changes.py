@@ -21,6 +21,7 @@ from orchestration.lib.warehouse.windows import Window, merge_days
 
 FIT_TAG: Final = "fit"  # of models that no refresh builds but the stage of this name (``fit``)
 _BUILT_TYPES: Final = ("model", "seed")
+_UNDER_WAY: Final = ""  # the version of a model while it is built whole: no version is empty
 _JINJA: Final = Environment(autoescape=True)  # to read templates by, not to render any
 
 
@@ -162,6 +163,25 @@ def stale_models(
         for name, relation in relations.items()
         if relation not in existing or built.get(name) != versions[name] or name in unfounded
     )
+
+
+def begin_whole(connection: psycopg.Connection, models: Iterable[str]) -> None:
+    """Note that these models are about to be built whole: if that is cut off, no day waits that would say so."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into ingest.model_builds (model, version)
+            values (%s, %s)
+            on conflict (model) do update set version = excluded.version
+            """,
+            [(name, _UNDER_WAY) for name in models],
+        )
+
+
+def begun_models(connection: psycopg.Connection) -> list[str]:
+    """Return the models whose whole build has begun and not ended, in name order."""
+    query = "select model from ingest.model_builds where version = %s order by model"
+    return [row[0] for row in connection.execute(query, (_UNDER_WAY,))]
 
 
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:

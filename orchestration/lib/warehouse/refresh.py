@@ -182,12 +182,14 @@ class Refresh:
         ):
             require_current(connection)
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
+            versions = changes.model_versions(self.manifest, project_variables())
             if plan.is_empty:
+                changes.record_versions(connection, versions, ())
                 return
+            changes.begin_whole(connection, plan.stale)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
             yield from invocation.events()
-            versions = changes.model_versions(self.manifest, project_variables())
             changes.record_versions(connection, versions, plan.stale)
 
 
