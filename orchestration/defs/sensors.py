@@ -152,12 +152,14 @@ def landing_sensor(
     description="Looks for slices that were changed, by whomever, and asks for a refresh of exactly those.",
 )
 def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
-    """Look for slices that were changed and that some model has not seen."""
+    """Look for slices that some model has not seen, and for whole builds that were cut off."""
     with warehouse.connect() as connection:
         slices = changes.pending_slices(connection)
-    if not slices:
+        begun = changes.begun_models(connection)
+    if not slices and not begun:
         return dg.SkipReason("every changed slice is refreshed")
     if (running := _waiting_run(context, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES)) is not None:
         return dg.SkipReason(f"run {running} is at work")
-    state = digest(f"{item.producer} {item.tenant_id} {item.day} {item.change}" for item in slices)
-    return _ask(context, state, refresh_job.name, {"earmark/slices": slices_in_words(slices)})
+    changed = (f"{item.producer} {item.tenant_id} {item.day} {item.change}" for item in slices)
+    tags = {"earmark/slices": slices_in_words(slices) if slices else "what was cut off"}
+    return _ask(context, digest([*begun, *changed]), refresh_job.name, tags)

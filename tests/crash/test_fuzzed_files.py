@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import os
-import random
 import re
 import resource
 import time
@@ -49,7 +48,7 @@ from orchestration.lib.warehouse.database import Database
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
 PARSED = POINTS or 700
 LOADED = POINTS // 20 or 60
-SEED = int(os.environ.get("EARMARK_CRASH_SEED", "0")) or random.randrange(1 << 32)
+SEED = int(os.environ.get("EARMARK_CRASH_SEED", "0"))
 LONGEST = 20.0  # seconds for a file of some kilobytes; more is a hang
 CORPUS = Path(__file__).parent / "corpus"
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")

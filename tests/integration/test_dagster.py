@@ -30,6 +30,7 @@ from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS
+from orchestration.lib.warehouse import changes
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
@@ -133,9 +134,21 @@ def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
     asked = _tick(freshness_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
     request = asked.run_requests[0]
-    assert request.tags["earmark/slices"] == "2026-01-06, 2026-01-20 of acme"
+    assert request.tags["earmark/slices"] == "2026-01-06, 2026-01-20, any day of acme"
     assert _run(location, instance, "refresh", request).success
     assert _downloads(database) == [("2026-01-06", 6), ("2026-01-20", 20)]
+    assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
+
+    # A first build that is cut off leaves no day that would wait: what was built has seen them all.
+    which = "select 'marts.fct_downloads'::regclass::oid"
+    with psycopg.connect(database, autocommit=True) as connection:
+        before = connection.execute(which).fetchone()
+        changes.begin_whole(connection, ["fct_downloads"])
+        asked = _tick(freshness_sensor, location, instance)
+        assert isinstance(asked, dg.SensorResult)
+        assert asked.run_requests[0].tags["earmark/slices"] == "what was cut off"
+        assert _run(location, instance, "refresh", asked.run_requests[0]).success
+        assert connection.execute(which).fetchone() != before
     assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
 
 

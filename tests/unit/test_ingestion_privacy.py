@@ -131,6 +131,8 @@ def test_networks_are_looked_up_while_addresses_are_whole():
         (b"192.0.2.1,198.51.100.7", "192.0.2.1"),
         (b"ip=192.0.2.1.", "192.0.2.1"),
         (b"\xff\x00192.0.2.1\xfe", "192.0.2.1"),
+        (b"[03/Dec/2013:20:37:192.0.2.1 - -", "192.0.2.1"),
+        (b"20:37:192.0.2.1", "192.0.2.1"),
     ],
 )
 def test_redaction_finds_addresses(text: bytes, address: str):

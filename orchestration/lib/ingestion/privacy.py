@@ -33,10 +33,11 @@ _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 IPV4: Final = rf"^{_OCTET}(?:\.{_OCTET}){{3}}$"
 # What may hold an address: four numbers with dots, or hexadecimal groups with at least two colons.
 MAYBE_ADDRESS: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
+# Also in the middle of more numbers with dots: 9.203.0.113.9.203.0.113.9 holds two.
+_IPV4_IN_TEXT: Final = re.compile(rf"(?<![0-9]){_OCTET}(?:\.{_OCTET}){{3}}(?![0-9])".encode())
 _CANDIDATE: Final = re.compile(
-    rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])"
-    # Also in the middle of more numbers with dots: 9.203.0.113.9.203.0.113.9 holds two.
-    rb"|(?<![0-9])" + _OCTET.encode() + rb"(?:\." + _OCTET.encode() + rb"){3}(?![0-9])"
+    rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])|"
+    + _IPV4_IN_TEXT.pattern
 )
 
 
@@ -134,6 +135,9 @@ class Hasher:
 
     def _redacted(self, match: re.Match[bytes]) -> bytes:
         address = canonical_address(match[0].decode())
+        if address is None and match.re is _CANDIDATE:
+            # A time that runs into an address looks like one of IPv6: 20:37:203.0.113.9.
+            return _IPV4_IN_TEXT.sub(self._redacted, match[0])
         if address is None or SURROGATE.match(address):
             return match[0]
         return b"<ip:" + self.household(address).hex().encode() + b">"

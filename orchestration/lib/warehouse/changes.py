@@ -24,6 +24,7 @@ FIT_TAG: Final = "fit"  # of models that no refresh builds but the stage of this
 # A refresh touches these slice by slice; the rest are views and seeds, built when their text changes.
 WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
 _BUILT_TYPES: Final = ("model", "seed")
+_UNDER_WAY: Final = ""  # the version of a model while it is built whole: no version is empty
 _JINJA: Final = Environment(autoescape=True)  # to read templates by, not to render any
 _MOST_SHOWN: Final = 5
 
@@ -269,6 +270,25 @@ def stale_models(
     return sorted(node["name"] for node in nodes if not is_current(node))
 
 
+def begin_whole(connection: psycopg.Connection, models: Iterable[str]) -> None:
+    """Note that these models are about to be built whole: if that is cut off, no day waits that would say so."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into ingest.model_builds (model, version)
+            values (%s, %s)
+            on conflict (model) do update set version = excluded.version
+            """,
+            [(name, _UNDER_WAY) for name in models],
+        )
+
+
+def begun_models(connection: psycopg.Connection) -> list[str]:
+    """Return the models whose whole build has begun and not ended, in name order."""
+    query = "select model from ingest.model_builds where version = %s order by model"
+    return [row[0] for row in connection.execute(query, (_UNDER_WAY,))]
+
+
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:
     """Note the versions at which these models were built whole."""
     with connection.cursor() as cursor:
@@ -290,7 +310,7 @@ def forget_removed(connection: psycopg.Connection, manifest: Mapping[str, Any]) 
     nodes = [node for node in manifest["nodes"].values() if node["resource_type"] in _BUILT_TYPES]
     found = connection.execute(
         """
-        update ingest.model_builds as b set seen = null, inputs = '{}'
+        update ingest.model_builds as b set version = null, seen = null, inputs = '{}'
         where b.model <> all(%(names)s)
         returning b.model, (
             select format('%%I.%%I', n.nspname, c.relname)

@@ -202,8 +202,10 @@ class Refresh:
             require_current(connection)
             self.left_behind = changes.forget_removed(connection, self.manifest)
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
+            versions = changes.model_versions(self.manifest, project_variables())
             if plan.is_empty:
                 return
+            changes.begin_whole(connection, plan.stale)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
             for event in invocation.events():
@@ -213,7 +215,6 @@ class Refresh:
                     if build is not None:
                         self.builds[name] = build
                 yield event
-            versions = changes.model_versions(self.manifest, project_variables())
             changes.record_versions(connection, versions, plan.stale)
 
 
