@@ -328,7 +328,8 @@ def build(bench: Bench) -> None:
         if not bench.days:
             list(bench.refresh.run())
             return
-        arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *bench.refresh.plan.windowed]
+        models = {node["name"] for node in bench.refresh.manifest["nodes"].values() if changes.is_windowed(node)}
+        arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *sorted(models)]
         environment = bench.database.environment()
         list(dbt.Invocation(arguments, dbt.parse(environment), environment).events())
     finally:
@@ -393,8 +394,8 @@ def take_figures(bench: Bench) -> None:
     figures = bench.figures.setdefault(bench.days, {})
     late_row(bench)
     with bench.database.connect(autocommit=True) as connection:
-        assert len(changes.pending_days(connection)) == 1
-        figures["sensor's tick, one day pending"] = median_of(50, lambda: changes.pending_days(connection))
+        assert len(changes.pending_slices(connection)) == 1
+        figures["sensor's tick, one day pending"] = median_of(50, lambda: changes.pending_slices(connection))
         figures["rollup of the day, database only"] = median_of(
             REPEAT,
             lambda: connection.execute(bind(REFRESH_ROLLUP, **LAST_DAY)),
@@ -418,7 +419,7 @@ def refresh_of_a_day(bench: Bench) -> dict[str, float]:
         f"  {bench.engine}, {bench.days} days: refreshes took {min(walls):.2f} to {max(walls):.2f} s", flush=True
     )
     with bench.database.connect() as connection:
-        assert not changes.pending_days(connection)
+        assert not changes.pending_slices(connection)
     return {name: statistics.median(once[name] for once in seen[1:]) for name in seen[-1]}
 
 

@@ -314,7 +314,13 @@ def build(
     refresh, _ = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
     plan = refresh.plan
     if json_:
-        _print_json({"windows": [window.as_vars() for window in plan.windows], "models": plan.models})
+        _print_json(
+            {
+                "windows": [window.as_vars() for window in plan.windows],
+                "slices": [asdict(item) for item in plan.news],
+                "models": plan.models,
+            }
+        )
     else:
         out.print(plan.summary())
 
@@ -1000,7 +1006,7 @@ def _refresh(
 ) -> tuple[Refresh, list[dbt.Event]]:
     """Refresh the models; returns the refresh and the events that say what came of each model and test."""
     with err.status("reading the models"):
-        from orchestration.lib.warehouse.refresh import Refresh
+        from orchestration.lib.warehouse.refresh import Refresh, left_behind_in_words
 
         refresh = Refresh(database, threads=settings.dbt_threads)
     done = []
@@ -1013,6 +1019,8 @@ def _refresh(
                 name = data["node_info"]["node_name"]
                 total = data.get("total") or data.get("num_models")  # models and tests name it differently
                 bar.update(task, total=total, completed=data["index"], description=f"building {name[:50]}")
+    if refresh.left_behind:
+        _note(left_behind_in_words(refresh.left_behind))
     return refresh, done
 
 

@@ -40,9 +40,11 @@ from unbalanced
 where not exists (
     select 1
     from {{ source('ingest', 'changes') }} as changes
-    inner join {{ source('ingest', 'runs') }} as runs on runs.invocation_id = '{{ invocation_id }}'
+    inner join {{ source('ingest', 'builds') }} as builds
+        on builds.model = 'int_requests__outcomes' and builds.invocation_id = '{{ invocation_id }}'
     where
-        changes.tenant_id = unbalanced.tenant_id
-        and changes.day = unbalanced.day
-        and not pg_visible_in_snapshot(changes.changed_by, runs.taken)
+        changes.producer = 'raw.listener_events'
+        and changes.tenant_id in ('', unbalanced.tenant_id)
+        and changes.day in ('-infinity', unbalanced.day)
+        and not pg_visible_in_snapshot(changes.changed_by, builds.taken)
 )

@@ -1,5 +1,5 @@
 -- A late touch can change the path of a conversion up to the longest lookback after it: hence the widening. Only days
--- whose paths really change are replaced and handed on to the models that read them.
+-- whose paths really change are replaced, and are news to the models that read them.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',

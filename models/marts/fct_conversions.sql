@@ -1,5 +1,5 @@
 -- Which event stands for an order is found over all of history by an index on the order number, so no window
--- needs widening: a load marks the days of every row of an order as changed.
+-- needs widening: int_responses__claimed notes the days of every event of an order that has changed.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',

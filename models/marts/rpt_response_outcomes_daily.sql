@@ -1,6 +1,6 @@
 -- What becomes of a refund depends on the other events of its order, whenever they were. They are looked up by
--- order number over all of history, for the refunds of the window alone; no window needs widening, for a load marks
--- the days of every row of an order as changed.
+-- order number over all of history, for the refunds of the window alone; no window needs widening, for
+-- int_responses__claimed notes the days of every event of an order that has changed.
 {{ config(
     materialized='hypertable',
     time_column='day',

@@ -1,7 +1,7 @@
 """Assets: the landing folder, the raw tables that loading fills, and dbt's models. One graph, files to marts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import dagster as dg
@@ -18,7 +18,7 @@ from orchestration.lib.ingestion.rows import has_network
 from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.fit import SELECTION, Fit
-from orchestration.lib.warehouse.refresh import Refresh
+from orchestration.lib.warehouse.refresh import Refresh, left_behind_in_words
 from orchestration.lib.warehouse.windows import Window
 from orchestration.runtime import lookups, networks_folder
 from orchestration.settings import load_settings
@@ -169,6 +169,8 @@ def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehou
         if dbt.is_result(event):
             context.log.info(event["info"]["msg"])
         yield from to_dagster(event, refresh, context)
+    if refresh.left_behind:
+        context.log.warning(left_behind_in_words(refresh.left_behind))
 
 
 def selected_models(context: dg.AssetExecutionContext) -> list[str]:
@@ -183,7 +185,8 @@ def to_dagster(
 ) -> Iterator[Any]:
     """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes.
 
-    A materialization also says how many rows were written, and for which windows.
+    A materialization also says how many rows were written, which slices were looked at and which came out
+    otherwise.
     """
     message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
     for told in message.to_default_asset_events(
@@ -201,27 +204,20 @@ def _model_metadata(event: dbt.Event, refresh: Refresh | Fit) -> dict[str, Any]:
     written = _ROWS_WRITTEN.match(event["data"]["status"])
     if written:
         metadata["rows_written"] = int(written["rows"])
-    if name in refresh.plan.stale:
-        metadata["windows"] = "whole"
-    elif name in refresh.plan.windowed:
-        metadata["windows"] = list_windows(refresh.plan.windows)
+    if isinstance(refresh, Refresh) and (build := refresh.builds.get(name)) is not None:
+        metadata["slices"] = build.slices
+        metadata["slices_changed"] = build.changed
     return metadata
-
-
-def list_windows(windows: Sequence[Window], most: int = 5) -> str:
-    """Return the windows as people read them, the first few."""
-    shown = ", ".join(str(window) for window in windows[:most])
-    return shown if len(windows) <= most else f"{shown} and {len(windows) - most} more"
 
 
 # One run does both: a run of its own for the refresh would cost another start and another look of a sensor.
 load_job = dg.define_asset_job(
     "load_and_refresh",
     selection=dg.AssetSelection.assets(raw_tables, dbt_models),
-    description="Load every new file that has landed, then refresh the models for the days that changed.",
+    description="Load every new file that has landed, then refresh the models for the slices that changed.",
 )
 refresh_job = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.assets(dbt_models),
-    description="Refresh the models for the windows of event time that have changed.",
+    description="Refresh the models for the slices, a tenant and a day, that have changed.",
 )

@@ -37,7 +37,7 @@ _REJECTED: Final = """
 """
 
 _WAITING: Final = """
-    select tenant_id, dataset, day, changed_at
+    select producer, tenant_id, day::text, changed_at
     from ingest.pending_refresh
     where changed_at < now() - %s::interval
     order by changed_at
@@ -91,7 +91,7 @@ def _few_rows_are_rejected(dataset: str) -> dg.AssetChecksDefinition:
 @dg.asset_check(
     asset=dg.AssetKey(["marts", "rpt_campaign_daily"]),
     name="holds_what_was_loaded",
-    description=f"No changed day has waited longer than {LONGEST_WAIT} for its refresh.",
+    description=f"No changed slice has waited longer than {LONGEST_WAIT} for its refresh.",
 )
 def holds_what_was_loaded(warehouse: Warehouse) -> dg.AssetCheckResult:
     """Compare the marts' watermark with what was loaded, by the ledger and not by the time of a run."""
@@ -100,7 +100,7 @@ def holds_what_was_loaded(warehouse: Warehouse) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not waiting,
         metadata={
-            "days_waiting": len(waiting),
+            "slices_waiting": len(waiting),
             "longest": str(waiting[0]) if waiting else "none",
         },
     )

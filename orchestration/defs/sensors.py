@@ -1,4 +1,4 @@
-"""Sensors: new files ask for a load and its refresh, changed days ask for a refresh of exactly those days.
+"""Sensors: new files ask for a load and its refresh, changed slices ask for a refresh of exactly those.
 
 A load brings its refresh with it; what the freshness sensor finds was loaded by hand or by somebody else, or its
 refresh failed.
@@ -20,10 +20,11 @@ from dagster._core.events import RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 
-from orchestration.defs.assets import list_windows, load_job, refresh_job
+from orchestration.defs.assets import load_job, refresh_job
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.lib.ingestion.landing import new_files, register_tenants
 from orchestration.lib.warehouse import changes
+from orchestration.lib.warehouse.refresh import slices_in_words
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
@@ -148,17 +149,17 @@ def landing_sensor(
     job=refresh_job,
     minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks for days that were changed, by whomever, and asks for a refresh of exactly those.",
+    description="Looks for slices that were changed, by whomever, and asks for a refresh of exactly those.",
 )
 def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.SensorResult | dg.SkipReason:
-    """Look for days that were changed and that some model has not seen, and for whole builds that were cut off."""
+    """Look for slices that some model has not seen, and for whole builds that were cut off."""
     with warehouse.connect() as connection:
-        days = changes.pending_days(connection)
+        slices = changes.pending_slices(connection)
         begun = changes.begun_models(connection)
-    if not days and not begun:
-        return dg.SkipReason("every changed day is refreshed")
+    if not slices and not begun:
+        return dg.SkipReason("every changed slice is refreshed")
     if (running := _waiting_run(context, dg.DagsterRunStatus.QUEUED, *IN_PROGRESS_RUN_STATUSES)) is not None:
         return dg.SkipReason(f"run {running} is at work")
-    state = digest([*begun, *(f"{item.tenant_id} {item.dataset} {item.day} {item.change}" for item in days)])
-    windows = list_windows(changes.windows_of(days))
-    return _ask(context, state, refresh_job.name, {"earmark/windows": windows or "what was cut off"})
+    changed = (f"{item.producer} {item.tenant_id} {item.day} {item.change}" for item in slices)
+    tags = {"earmark/slices": slices_in_words(slices) if slices else "what was cut off"}
+    return _ask(context, digest([*begun, *changed]), refresh_job.name, tags)

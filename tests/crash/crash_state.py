@@ -9,7 +9,7 @@ from orchestration.lib.warehouse.database import Database
 
 # What differs from one run to the next without meaning anything.
 _VOLATILE: Final = ["load_id", "reject_id", "changed_by", "started_at", "modified_at", "network_list"]
-_NO_RESULT: Final = ("ingest.runs", "ingest.model_builds", "ingest.hash_keys", "timeseries.kept_properties")
+_NO_RESULT: Final = ("ingest.builds", "ingest.model_builds", "ingest.hash_keys", "timeseries.kept_properties")
 _TABLES: Final = """
     select n.nspname, c.relname
     from pg_class as c

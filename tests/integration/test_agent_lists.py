@@ -224,7 +224,9 @@ def add_events(connection: psycopg.Connection, *events: tuple[str, str, str]) ->
 def marked_days(connection: psycopg.Connection, since: str) -> list[tuple[str, str]]:
     """Return the tenants and days that were marked since a snapshot."""
     return connection.execute(
-        "select tenant_id, to_char(day, 'MM-DD') from ingest.pending_days(%s::pg_snapshot) order by 1, 2", (since,)
+        "select tenant_id, to_char(day, 'MM-DD')"
+        " from ingest.unseen(%s::pg_snapshot, array['ingest.agent_lists']) order by 1, 2",
+        (since,),
     ).fetchall()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from orchestration.lib.ingestion.load import LoadRequest, load_file
 from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.changes import pending_days
+from orchestration.lib.warehouse.changes import pending_slices
 from orchestration.lib.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
@@ -198,9 +198,11 @@ def test_a_changed_lookback_credits_anew_what_it_must_and_nothing_else(
     line = "a,s,a,2018-01-01T00:00:00Z,2027-01-01T00:00:00Z,purchase,7,USD\n"
     file.write_text(header + line)
     load_file(warehouse, LoadRequest(str(file), "acme", "campaigns"), key=HashKey("k1", b"k" * 32))
-    assert {day.day for day in pending_days(warehouse)} == {(START + d * DAY).date() for d in (2, 6, 9, 20, 30)}
+    assert [(item.producer, item.tenant_id, item.day) for item in pending_slices(warehouse)] == [
+        ("raw.campaigns", "acme", None)
+    ]
     refresh(dbt, *ALL)
-    assert pending_days(warehouse) == []
+    assert pending_slices(warehouse) == []
     # Rows of days 2 and 6 say the new window; h2 never met the campaign.
     for table in ATTRIBUTION:
         assert replaced_days(seen[table], versions(warehouse, table)) == {2, 6, 9, 20}

@@ -20,7 +20,7 @@ from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.warehouse import backup
 from orchestration.lib.warehouse.backup import BackupError
-from orchestration.lib.warehouse.changes import pending_days
+from orchestration.lib.warehouse.changes import pending_slices
 from orchestration.lib.warehouse.database import Database
 from orchestration.lib.warehouse.refresh import Refresh
 from orchestration.settings import PROJECT_ROOT
@@ -113,13 +113,16 @@ def test_a_restored_database_is_the_same_after_a_build_and_knows_its_files(
     assert contents(elsewhere) == before
     with elsewhere.connect() as connection:
         assert load_landing(connection, str(landing), key=KEY) == []
-        assert pending_days(connection)
+        assert pending_slices(connection)
     refresh(elsewhere)  # trusts nothing that was built before: it builds every model whole
     assert contents(elsewhere) == before
     with elsewhere.connect() as connection:
-        assert pending_days(connection) == []
-        row = connection.execute("select count(*) from ingest.model_builds where not was_whole").fetchone()
-        assert row == (0,)
+        assert pending_slices(connection) == []
+        row = connection.execute(
+            "select count(*) > 0 and bool_and(slices is null) from ingest.builds"
+            " where invocation_id = (select invocation_id from ingest.builds order by begun_at desc limit 1)"
+        ).fetchone()
+        assert row == (True,)
 
 
 def test_days_that_bear_numbers_of_another_cluster_are_settled_by_the_next_run(
@@ -128,14 +131,13 @@ def test_days_that_bear_numbers_of_another_cluster_are_settled_by_the_next_run(
     connection.execute("insert into tenancy.tenants (tenant_id, name) values ('acme', 'Acme')")
     connection.execute("select ingest.mark_changed('acme', 'listener_events', array[date '2026-01-01'])")
     connection.execute("select ingest.mark_changed('acme', 'spend', array[date '2026-01-02'])")
-    connection.execute("update ingest.changes set changed_by = '900000000000' where dataset = 'spend'")
+    connection.execute("update ingest.changes set changed_by = '900000000000' where producer = 'raw.spend'")
     connection.commit()
-    connection.execute("select ingest.begin_run('run')")
+    connection.execute("select ingest.begin_run()")
     rows = connection.execute(
-        "select c.dataset, pg_visible_in_snapshot(c.changed_by, r.taken)"
-        " from ingest.changes as c cross join ingest.runs as r order by 1"
+        "select producer, pg_visible_in_snapshot(changed_by, pg_current_snapshot()) from ingest.changes order by 1"
     ).fetchall()
-    assert rows == [("listener_events", True), ("spend", True)]
+    assert rows == [("raw.listener_events", True), ("raw.spend", True)]
 
 
 def test_a_database_with_rows_is_replaced_by_force_alone(

@@ -117,7 +117,7 @@ def test_a_dropped_file_reaches_the_marts(
     assert "marts/fct_downloads" in built
     told = result.asset_materializations_for_node("dbt_models")
     metadata = {item.asset_key.path[-1]: item.metadata for item in told}["fct_downloads"]
-    assert metadata["windows"].value == "2026-01-09"
+    assert metadata["slices"].value == metadata["slices_changed"].value == "acme: 2026-01-09"
     assert metadata["rows_written"].value == 2
     assert not any(key.startswith("staging/") for key in built)
     assert _downloads(database) == [("2026-01-06", 3), ("2026-01-09", 2)]
@@ -134,7 +134,7 @@ def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
     asked = _tick(freshness_sensor, location, instance)
     assert isinstance(asked, dg.SensorResult)
     request = asked.run_requests[0]
-    assert request.tags["earmark/windows"] == "2026-01-06, 2026-01-20"
+    assert request.tags["earmark/slices"] == "2026-01-06, 2026-01-20, any day of acme"
     assert _run(location, instance, "refresh", request).success
     assert _downloads(database) == [("2026-01-06", 6), ("2026-01-20", 20)]
     assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)
@@ -146,7 +146,7 @@ def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
         changes.begin_whole(connection, ["fct_downloads"])
         asked = _tick(freshness_sensor, location, instance)
         assert isinstance(asked, dg.SensorResult)
-        assert asked.run_requests[0].tags["earmark/windows"] == "what was cut off"
+        assert asked.run_requests[0].tags["earmark/slices"] == "what was cut off"
         assert _run(location, instance, "refresh", asked.run_requests[0]).success
         assert connection.execute(which).fetchone() != before
     assert isinstance(_tick(freshness_sensor, location, instance), dg.SkipReason)

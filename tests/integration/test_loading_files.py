@@ -104,7 +104,9 @@ def test_a_load_and_its_ledger(connection: psycopg.Connection, tmp_path: Path):
             *("2024-05-01 00:00:00+00", "2024-05-01 00:01:39+00"),
         )
     ]
-    assert rows(connection, "select dataset, day::text from ingest.changes") == [("listener_events", "2024-05-01")]
+    assert rows(connection, "select producer, day::text from ingest.changes") == [
+        ("raw.listener_events", "2024-05-01")
+    ]
     ((line, field, reason, detail, original),) = rows(
         connection, "select line_number, field, reason, detail, original from ingest.rejects"
     )
@@ -229,10 +231,11 @@ def test_reference_data_keeps_the_latest(connection: psycopg.Connection, tmp_pat
     first = CAMPAIGNS + "c1,s,One,2024-01-01,2024-02-01,30\nc2,s,Two,2024-01-01,2024-02-01,30\n"
     second = first.replace("Two", "Changed") + "c3,s,3,2024-01-01,2024-02-01,\n"
     run(connection, write(tmp_path, events(10)), "listener_events")
-    before = rows(connection, "select changed_by::text::bigint from ingest.changes")
+    before = rows(connection, "select producer, day::text, changed_by::text from ingest.changes")
     assert figures(run(connection, write(tmp_path, first), "campaigns")) == (2, 2, 0, 0)
-    after = rows(connection, "select changed_by::text::bigint from ingest.changes")
-    assert after > before
+    after = rows(connection, "select producer, day::text, changed_by::text from ingest.changes order by producer")
+    assert after[1:] == before, "the campaigns changed, and no day of events"
+    assert after[0][:2] == ("raw.campaigns", "-infinity")
     assert figures(run(connection, write(tmp_path, second), "campaigns")) == (3, 2, 1, 0)
     assert rows(connection, "select name from raw.campaigns order by 1") == [("3",), ("Changed",), ("One",)]
     # The first file again: since then another was loaded, so its bytes are news.
@@ -265,24 +268,11 @@ def test_metrics_of_two_partners_stand_side_by_side(connection: psycopg.Connecti
 def test_spend_marks_its_own_days(connection: psycopg.Connection, tmp_path: Path):
     text = "campaign_id,spend_date,amount\nc,2024-05-01,10.10\nc,2024-05-03,5\n"
     run(connection, write(tmp_path, text), "spend")
-    assert rows(connection, "select dataset, day::text from ingest.changes order by 2") == [
-        ("spend", "2024-05-01"),
-        ("spend", "2024-05-03"),
+    assert rows(connection, "select producer, day::text from ingest.changes order by 2") == [
+        ("raw.spend", "2024-05-01"),
+        ("raw.spend", "2024-05-03"),
     ]
     assert rows(connection, "select sum(amount)::text from raw.spend") == [("15.10",)]
-
-
-def test_an_order_marks_the_days_of_its_other_rows(connection: psycopg.Connection, tmp_path: Path):
-    head = "event_id,occurred_at,action,type,order_number,value\n"
-    run(connection, write(tmp_path, head + "a,2024-05-01,purchase,pixel,o1,5\nb,2024-05-02,purchase,pixel,o2,5\n"),
-        "attribution_events")  # fmt: skip
-    connection.execute("delete from ingest.changes")
-    connection.commit()
-    run(connection, write(tmp_path, head + "c,2024-05-09,purchase,promo_code,o1,5\n"), "attribution_events")
-    assert rows(connection, "select day::text from ingest.changes order by 1") == [
-        ("2024-05-01",),
-        ("2024-05-09",),
-    ]
 
 
 def test_every_kind_reaches_its_column(connection: psycopg.Connection, tmp_path: Path):

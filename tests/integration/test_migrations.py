@@ -82,8 +82,9 @@ def test_a_role_that_is_no_superuser_can_migrate(server: Database) -> None:
                 )
                 connection.execute("insert into tenancy.tenants values ('acme', 'Acme')")
                 connection.execute("select ingest.mark_changed('acme', 'listener_events', array[current_date])")
-                connection.execute("select ingest.begin_run('a-run')")
-                connection.execute("select ingest.end_build('a_model', 'a-run', true, '{}', '{}')")
+                connection.execute("select ingest.begin_run()")
+                connection.execute("select ingest.begin_build('a_model', 'a-run', '{raw.listener_events}', false)")
+                connection.execute("select ingest.end_build('a_model', 'a-run', '{raw.listener_events}')")
                 assert connection.execute("select * from ingest.pending_refresh").fetchall() == []
         finally:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(role)))

@@ -109,32 +109,28 @@ def rendered(result: dbtRunnerResult) -> str:
     return str(result.result.results[0].node.compiled_code).strip()
 
 
-def test_windows_are_whole_utc_days_sorted_and_merged(dbt: Callable[..., dbtRunnerResult]) -> None:
+MIDNIGHT = "timestamptz '2026-01-04 00:00:00+00'"
+
+
+def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerResult]) -> None:
     cases = {
         "one day": [["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]],
         "an hour of it": [["2026-01-01T05:00:00Z", "2026-01-01T06:00:00Z"]],
         "over midnight": [["2026-01-01T23:59:59.5Z", "2026-01-02T00:00:00.000001Z"]],
         "another offset": [["2026-01-01T00:00:00+02:00", "2026-01-01T02:00:00+02:00"]],
-        "touching, in disorder": [
-            ["2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"],
-            ["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"],
-        ],
-        "one in another": [
-            ["2026-01-01T00:00:00Z", "2026-01-09T00:00:00Z"],
-            ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"],
-        ],
-        "apart": [
-            ["2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z"],
+        "two": [
             ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"],
+            ["2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z"],
         ],
     }
-    text = "\n".join(
-        f"{{{{ window_predicate('d', parse_windows({given}), 'date') }}}}" for given in cases.values()
-    )
+    slices = "[{'tenants': none, 'days': parse_windows(%s)}]"
+    text = "\n".join(f"{{{{ slices_predicate({slices % given}, 'd', 'date') }}}}" for given in cases.values())
     text += """
-        {{ window_predicate('a.t', widen_windows(parse_windows(
-            [['2026-01-01T00:00:00Z', '2026-01-02T00:00:00Z'], ['2026-01-05T00:00:00Z', '2026-01-06T00:00:00Z']]
-        ), 1, 2)) }}
+        {{ slices_predicate([
+            {'tenants': ["o'hare", 'b'], 'days': [['2026-01-01', '2026-01-02'], [none, none]]},
+            {'tenants': ['c'], 'days': [['2026-01-05', none]]},
+        ], 'a.t', tenant_column='a.tenant_id', before_days=1, after_days=2) }}
+        {{ slices_predicate([], 't') }}
         {{ in_window('t') }}
         {{ in_window('t', before_days=1, after_days=1) }}
     """
@@ -151,10 +147,9 @@ def test_windows_are_whole_utc_days_sorted_and_merged(dbt: Callable[..., dbtRunn
         f"({days('01', '02')})",
         f"({days('01', '03')})",
         "(d >= date '2025-12-31' and d < date '2026-01-01')",
-        f"({days('01', '04')})",
-        f"({days('01', '09')})",
         f"(({days('01', '02')}) or ({days('05', '06')}))",
-        f"({times('2025-12-31', '2026-01-08')})".replace("t >=", "a.t >=").replace("t <", "a.t <"),
+        f"((a.tenant_id in ('o''hare', 'b')) or (a.tenant_id in ('c') and a.t >= {MIDNIGHT}))",
+        "false",
         f"({times('2026-01-01', '2026-01-02')})",
         f"({times('2025-12-31', '2026-01-03')})",
     ]

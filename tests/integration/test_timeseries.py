@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.changes import pending_days
+from orchestration.lib.warehouse.changes import models_to_refresh, pending_slices
 from orchestration.lib.warehouse.database import Database
 from orchestration.lib.warehouse.engine import Engine, EngineError, find_engine, prepare, recorded
 
@@ -61,7 +61,7 @@ def one(warehouse: psycopg.Connection, query: str, *parameters: object) -> Any:
 
 
 def pending(warehouse: psycopg.Connection) -> list[str]:
-    return [f"{item.dataset} {item.day}" for item in pending_days(warehouse)]
+    return [f"{item.producer} {item.day}" for item in pending_slices(warehouse)]
 
 
 def downloads(warehouse: psycopg.Connection) -> list[tuple[str, int, int]]:
@@ -77,15 +77,17 @@ def downloads(warehouse: psycopg.Connection) -> list[tuple[str, int, int]]:
 
 def test_days_are_found_whoever_wrote_them(warehouse: psycopg.Connection) -> None:
     insert(warehouse, day(3), day(5), day(3, 13))
-    assert pending(warehouse) == ["listener_events 2026-01-03", "listener_events 2026-01-05"]
+    assert pending(warehouse) == ["raw.listener_events 2026-01-03", "raw.listener_events 2026-01-05"]
     warehouse.execute("delete from ingest.changes")
     warehouse.execute("update raw.listener_events set status = 404 where occurred_at = %s", (day(5),))
-    assert pending(warehouse) == ["listener_events 2026-01-05"]
+    assert pending(warehouse) == ["raw.listener_events 2026-01-05"]
     warehouse.execute("delete from raw.listener_events where occurred_at < %s", (day(4),))
-    assert pending(warehouse) == ["listener_events 2026-01-03", "listener_events 2026-01-05"]
-    before = one(warehouse, "select max(changed_by::text::bigint) from ingest.changes")
+    assert pending(warehouse) == ["raw.listener_events 2026-01-03", "raw.listener_events 2026-01-05"]
+    warehouse.execute("delete from ingest.changes")
     warehouse.execute("truncate raw.listener_events")
-    assert one(warehouse, "select min(changed_by::text::bigint) from ingest.changes") > before
+    assert warehouse.execute("select producer, tenant_id, day::text from ingest.changes").fetchall() == [
+        ("raw.listener_events", "", "-infinity")
+    ]
 
 
 def test_a_copy_of_another_program_is_seen(warehouse: psycopg.Connection) -> None:
@@ -94,33 +96,67 @@ def test_a_copy_of_another_program_is_seen(warehouse: psycopg.Connection) -> Non
     with warehouse.cursor().copy(f"copy raw.listener_metrics ({columns}) from stdin") as copy:
         for number in (1, 2):
             copy.write_row(("acme", "e", day(number).date(), "starts", 1.0, "x", 0))
-    assert pending(warehouse) == ["listener_metrics 2026-01-01", "listener_metrics 2026-01-02"]
+    assert pending(warehouse) == ["raw.listener_metrics 2026-01-01", "raw.listener_metrics 2026-01-02"]
 
 
-def test_reference_rows_mark_every_day_of_their_tenant(warehouse: psycopg.Connection) -> None:
-    warehouse.execute("insert into tenancy.tenants values ('beta', 'Beta')")
-    insert(warehouse, day(3), day(5))
-    warehouse.execute("select ingest.mark_changed('beta', 'listener_events', array['2026-01-04'::date])")
-    before = one(warehouse, "select max(changed_by::text::bigint) from ingest.changes")
-    warehouse.execute(
-        "insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 0)"
-    )
-    marked = warehouse.execute(
-        "select tenant_id, day::text from ingest.changes where changed_by::text::bigint > %s order by 2", (before,)
-    ).fetchall()
-    assert marked == [("acme", "2026-01-03"), ("acme", "2026-01-05")]
+def test_reference_rows_are_news_to_every_day_of_their_tenant(warehouse: psycopg.Connection) -> None:
+    warehouse.execute(REFERENCE)
+    assert warehouse.execute("select producer, tenant_id, day::text from ingest.changes").fetchall() == [
+        ("raw.podcasts", "acme", "-infinity")
+    ]
+    (found,) = pending_slices(warehouse)
+    assert (found.producer, found.tenant_id, found.day) == ("raw.podcasts", "acme", None)
 
 
-def test_an_order_marks_the_days_of_its_other_rows(warehouse: psycopg.Connection) -> None:
-    warehouse.execute("select timeseries.ensure_chunks('raw.attribution_events', %s, %s)", (day(1), day(10)))
-    insert_response = (
-        "insert into raw.attribution_events (tenant_id, event_id, occurred_at, action, type, source, order_number,"
-        " load_id) values ('acme', gen_random_uuid(), %s, 'purchase', 'pixel', 'x', %s, 0)"
-    )
-    warehouse.execute(insert_response, (day(2), "o1"))
-    warehouse.execute("delete from ingest.changes")
-    warehouse.execute(insert_response, (day(9), "o1"))
-    assert pending(warehouse) == ["attribution_events 2026-01-02", "attribution_events 2026-01-09"]
+def test_only_slices_of_what_is_there_are_marked(warehouse: psycopg.Connection) -> None:
+    mark = "select ingest.mark_changed(%s, %s, array['2026-01-01'::date])"
+    with pytest.raises(psycopg.errors.RaiseException, match="there is no dataset listener_event: raw has no such"):
+        warehouse.execute(mark, ("acme", "listener_event"))
+    with pytest.raises(psycopg.errors.RaiseException, match="there is no tenant beta"):
+        warehouse.execute(mark, ("beta", "listener_events"))
+    assert pending(warehouse) == []
+
+
+@pytest.mark.parametrize(
+    ("slices", "groups"),
+    [
+        ([], []),
+        (
+            [
+                ("b", "2026-01-01"),
+                ("a", "2026-01-02"),
+                ("a", "2026-01-01"),
+                ("b", "2026-01-02"),
+                ("c", "2026-01-09"),
+            ],
+            [
+                {"tenants": ["a", "b"], "days": [["2026-01-01", "2026-01-03"]]},
+                {"tenants": ["c"], "days": [["2026-01-09", "2026-01-10"]]},
+            ],
+        ),
+        (
+            [("a", "-infinity"), ("a", "2026-01-01"), ("", "2026-01-05")],
+            [
+                {"tenants": None, "days": [["2026-01-05", "2026-01-06"]]},
+                {"tenants": ["a"], "days": [[None, None]]},
+            ],
+        ),
+        # Too many tenants: the days of all. Too many days of their own: the span.
+        (
+            [(f"t{n}", "2026-01-01") for n in range(1001)],
+            [{"tenants": None, "days": [["2026-01-01", "2026-01-02"]]}],
+        ),
+        (
+            [("a", str(date(2026, 1, 1) + timedelta(days=2 * n))) for n in range(101)],
+            [{"tenants": None, "days": [["2026-01-01", "2026-07-21"]]}],
+        ),
+    ],
+)
+def test_slices_become_the_fewest_groups(
+    warehouse: psycopg.Connection, slices: list[tuple[str, str]], groups: list[dict[str, Any]]
+) -> None:
+    tenants, days = [tenant for tenant, _ in slices], [day for _, day in slices]
+    assert one(warehouse, "select ingest.grouped(%s::text[], %s::date[])", tenants, days) == groups
 
 
 def test_a_transaction_that_ends_late_is_not_missed(
@@ -135,7 +171,7 @@ def test_a_transaction_that_ends_late_is_not_missed(
         assert downloads(warehouse) == [("2026-01-01", 1, 1), ("2026-01-02", 2, 2)]
         assert pending(warehouse) == []
         slow.commit()  # ... and it shows here, behind younger ones
-    assert pending(warehouse) == ["listener_events 2026-01-01"]
+    assert pending(warehouse) == ["raw.listener_events 2026-01-01"]
 
 
 # --- Windows that nobody gave ---
@@ -152,7 +188,7 @@ def test_each_model_refreshes_what_is_news_to_it(dbt: Dbt, warehouse: psycopg.Co
     dbt.build()
     assert pending(warehouse) == []
     assert one(warehouse, "select sum(requests)::int from rollups.cagg_request_outcomes_daily") == 4
-    # A model that was built while its parent had not seen a change has not seen it either.
+    # A model that is built while its parent has not seen a change sees it when the parent has.
     insert(warehouse, day(5))
     dbt.build("--select", "cagg_request_outcomes_daily")
     dbt.build("--select", "int_requests__outcomes")
@@ -165,7 +201,7 @@ def test_a_window_that_was_given_settles_only_its_days(dbt: Dbt, warehouse: psyc
     dbt.build()
     insert(warehouse, day(2), day(8))
     dbt.build("--event-time-start", "2026-01-02", "--event-time-end", "2026-01-03")
-    assert pending(warehouse) == ["listener_events 2026-01-02", "listener_events 2026-01-08"]
+    assert {"raw.listener_events 2026-01-02", "raw.listener_events 2026-01-08"} <= set(pending(warehouse))
     assert [row[0] for row in downloads(warehouse)] == ["2026-01-01", "2026-01-02"]
     dbt.build("--event-time-start", "2026-01-01", "--event-time-end", "2026-01-09")
     assert pending(warehouse) == []
@@ -178,11 +214,11 @@ def test_a_replaced_table_is_news_to_what_stands_on_it(dbt: Dbt, warehouse: psyc
         "delete from rollups.cagg_downloads_daily" if engine(warehouse) is Engine.POSTGRES else "select 1"
     )
     dbt.build("--select", "fct_downloads", "--full-refresh")
-    assert "cagg_downloads_daily" in {row[0] for row in warehouse.execute("select ingest.unfounded_models()")}
+    assert "cagg_downloads_daily" in models_to_refresh(warehouse)
     dbt.build()
     assert downloads(warehouse) == [("2026-01-01", 1, 1)]
     assert one(warehouse, "select count(*) from timeseries.hypertables where is_parked") == 0
-    assert list(warehouse.execute("select ingest.unfounded_models()")) == []
+    assert models_to_refresh(warehouse) == set()
 
 
 def test_a_database_from_a_dump_trusts_no_snapshot(dbt: Dbt, warehouse: psycopg.Connection) -> None:
@@ -190,7 +226,9 @@ def test_a_database_from_a_dump_trusts_no_snapshot(dbt: Dbt, warehouse: psycopg.
     dbt.build()
     assert pending(warehouse) == []
     warehouse.execute("update ingest.model_builds set cluster = cluster + 1")
-    assert pending(warehouse) == ["listener_events 2026-01-01"]
+    assert "raw.listener_events 2026-01-01" in pending(warehouse)
+    dbt.build()
+    assert pending(warehouse) == []
 
 
 def engine(warehouse: psycopg.Connection) -> Engine:
@@ -306,9 +344,10 @@ def test_retention_drops_whole_days_and_keeps_what_was_made_of_them(
 
     # Neither a refresh of the old days, asked for or by a changed reference row, nor a rebuild takes them away.
     warehouse.execute(
-        "insert into raw.podcasts (tenant_id, podcast_id, title, load_id) values ('acme', 'p', 'P', 0)"
+        "insert into raw.episodes (tenant_id, episode_id, podcast_id, title, load_id)"
+        " values ('acme', 'e', 'p', 'E', 0)"
     )
-    assert {item.day for item in pending_days(warehouse)} == {kept.date(), today.date()}
+    assert pending(warehouse) == ["raw.episodes None"]
     dbt.build(
         "--event-time-start", f"{today - timedelta(days=950):%Y-%m-%d}", "--event-time-end", f"{kept:%Y-%m-%d}"
     )
@@ -338,7 +377,7 @@ def test_late_rows_into_the_columnstore(
         ).fetchall():
             warehouse.execute("call convert_to_columnstore(%s::regclass)", (chunk,))
         insert(warehouse, day(1, 5), day(2, 6))
-        assert pending(warehouse) == ["listener_events 2026-01-01", "listener_events 2026-01-02"]
+        assert pending(warehouse) == ["raw.listener_events 2026-01-01", "raw.listener_events 2026-01-02"]
         dbt.build()
         assert one(warehouse, "select sum(requests)::int from rollups.cagg_request_outcomes_daily") == 27
         # CREATE TABLE AS of columns out of the table's order, from the columnstore: a release crashed on it.
@@ -423,7 +462,7 @@ def test_an_empty_database_changes_its_engine(
     with timescaledb.connect(autocommit=True) as connection:
         connection.execute("insert into tenancy.tenants values ('acme', 'Acme')")
         insert(connection, day(1))
-        assert pending(connection) == ["listener_events 2026-01-01"]
+        assert pending(connection) == ["raw.listener_events 2026-01-01"]
     parsed.build()
 
 

@@ -2,12 +2,13 @@
 
 import copy
 import json
+from datetime import date
 from typing import Any
 
 import pytest
 
 from orchestration.lib.warehouse import dbt
-from orchestration.lib.warehouse.changes import model_versions
+from orchestration.lib.warehouse.changes import Slice, describe, model_versions, producers, readers
 from orchestration.lib.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
 from orchestration.lib.warehouse.windows import Window
 
@@ -182,7 +183,6 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
         windows=(Window.parse("2026-01-01", "2026-01-03"), Window.parse("2026-02-01", "2026-02-02")),
         stale=("child",),
         windowed=("child", "parent"),
-        given=True,
     )
     arguments = build_arguments(plan, threads=3)
     assert arguments[0] == "build"
@@ -196,13 +196,20 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
 
 
 def test_an_empty_plan_says_so() -> None:
-    assert Plan((), (), ("child",)).is_empty
-    assert Plan((), (), ("child",)).models == ()
+    assert Plan().is_empty
+    assert Plan().models == ()
+    assert Plan().summary() == "nothing to do: the models hold all that was loaded"
 
 
 def test_windows_that_nobody_gave_are_left_to_the_models() -> None:
-    plan = Plan(windows=(Window.parse("2026-01-01", "2026-01-03"),), stale=(), windowed=("child",))
+    news = (
+        Slice("raw.spend", "acme", date(2026, 1, 1), 7),
+        Slice("raw.spend", "beta", date(2026, 1, 2), 7),
+        Slice("raw.campaigns", "acme", None, 8),
+    )
+    plan = Plan(windowed=("child",), news=news)
     assert build_arguments(plan, threads=1)[-1] == '{"rebuild": []}'
+    assert plan.summary() == "1 models refreshed for 2026-01-01 to 2026-01-02, any day of acme, beta"
 
 
 def test_the_models_of_the_stage_fit_are_those_with_its_tag() -> None:
@@ -212,3 +219,66 @@ def test_the_models_of_the_stage_fit_are_those_with_its_tag() -> None:
         "test.c": {"name": "c", "resource_type": "test", "tags": ["fit"]},
     }
     assert fit_models({"nodes": nodes}) == ("a",)
+
+
+LINKED: dict[str, Any] = {
+    "nodes": {
+        name: {
+            "name": name.split(".")[-1],
+            "resource_type": name.split(".")[0],
+            "config": {"materialized": kind},
+            "depends_on": {"nodes": parents},
+            "tags": ["fit"] if name == "model.fitted" else [],
+        }
+        for name, kind, parents in (
+            ("seed.patterns", "seed", []),
+            ("model.staged", "view", ["source.raw.events"]),
+            ("model.facts", "hypertable", ["model.staged", "seed.patterns"]),
+            ("model.shown", "view", ["model.facts", "model.staged"]),
+            ("model.days", "continuous_aggregate", ["model.shown"]),
+            ("model.fitted", "table", ["model.shown", "model.days"]),
+        )
+    },
+    "sources": {
+        "source.raw.events": {
+            "name": "events",
+            "resource_type": "source",
+            "schema": "raw",
+            "identifier": "listener_events",
+        }
+    },
+    "child_map": {
+        "source.raw.events": ["model.staged"],
+        "seed.patterns": ["model.facts"],
+        "model.staged": ["model.facts", "model.shown"],
+        "model.facts": ["model.shown"],
+        "model.shown": ["model.days", "model.fitted"],
+        "model.days": ["model.fitted", "test.days"],
+    },
+}
+
+
+def test_what_a_model_reads_is_found_through_views() -> None:
+    assert producers(LINKED, ["facts"]) == ["raw.listener_events"]
+    assert producers(LINKED, ["days"]) == ["facts", "raw.listener_events"]
+    assert producers(LINKED, ["fitted"]) == ["days", "facts", "raw.listener_events"]
+
+
+def test_the_readers_of_a_model_are_those_that_a_refresh_builds() -> None:
+    assert readers(LINKED, ["facts"]) == {"facts", "days"}
+    assert readers(LINKED, ["patterns"]) == {"facts", "days"}
+    assert readers(LINKED, ["fit"]) == set()
+
+
+def test_slices_are_shown_as_people_read_them() -> None:
+    assert describe(None) == "whole"
+    assert describe([]) == "none"
+    groups = [
+        {"tenants": None, "days": [["2026-01-01", "2026-01-02"], ["2026-01-05", None]]},
+        {"tenants": ["acme", "beta"], "days": [["2026-01-01", "2026-01-04"], [None, None]]},
+    ]
+    assert describe(groups) == (
+        "every tenant: 2026-01-01, from 2026-01-05 on; acme, beta: 2026-01-01 to 2026-01-03, any day"
+    )
+    many = [{"tenants": [f"t{n}" for n in range(7)], "days": [[None, "2026-01-01"]]}] * 6
+    assert describe(many).endswith("t0, t1, t2, t3, t4 and 2 more: before 2026-01-01; 1 more groups")

@@ -27,41 +27,34 @@
     A post-hook: the rolling windows of the days after those that were refreshed.
 
     A request that came late, or went, can move the windows after it, for as many days as its listener does not pause
-    for 24 hours. From the end of each refreshed window on, day by day, the listeners whose standing may be another
+    for 24 hours. From the end of what has changed of a tenant on, day by day, the listeners whose standing may be another
     now are counted again, and what differs is written; until nothing does. The models that read this one are told
-    the days (ingest.widened_days).
+    the slices. A whole build starts from the day before which rows have been dropped.
 -#}
 {% macro settle_windows() -%}
-    {%- if execute -%}
-        {%- set days = settled_days() -%}
-        {%- if days -%}
-            {{ settle_after(days) }}
-        {%- endif -%}
+    {%- if execute and not builds_whole() and build_at_hand().slices -%}
+        {%- set ends -%}
+            select tenant_id, day + 1 from {{ changed_slices() }}
+            except
+            select tenant_id, day from {{ changed_slices() }}
+        {%- endset -%}
+        {{ settle_after(ends) }}
+    {%- elif execute and builds_whole() and build_at_hand().horizon -%}
+        {{ settle_after("select distinct tenant_id, date '" ~ build_at_hand().horizon ~ "' from " ~ this) }}
     {%- endif -%}
 {%- endmacro %}
 
-{#- The first days after what was refreshed. A whole build starts from the day before which rows have been dropped. -#}
-{% macro settled_days() %}
-    {%- set windows = windows_at_hand() -%}
-    {%- set days = [] -%}
-    {%- if windows is none -%}
-        {%- set horizon = build_state(model.name).horizon -%}
-        {%- if horizon -%}{%- do days.append(horizon) -%}{%- endif -%}
-    {%- else -%}
-        {%- for window in windows -%}{%- do days.append(window[1]) -%}{%- endfor -%}
-    {%- endif -%}
-    {{ return(days) }}
-{% endmacro %}
-
-{% macro settle_after(days) -%}
+{#- ends: a query of tenants and the first days after what has changed. -#}
+{% macro settle_after(ends) -%}
     do $settle$
     declare
-        window_ends constant date[] := array['{{ days | join("', '") }}']::date[];
-        day date := window_ends[1];
-        changed_days date[] := '{}';
+        at_day date;
+        tenants text[];
         starts_at timestamptz;
         ends_at timestamptz;
     begin
+        create temporary table window_ends (tenant_id, day) on commit drop as {{ ends }};
+        at_day := (select min(e.day) from window_ends as e);
         create temporary table unsettled (
             tenant_id text collate "C", listener_key bytea, episode_key text
         ) on commit drop;
@@ -69,15 +62,18 @@
             tenant_id text collate "C", event_id uuid, occurred_at timestamptz, listener_key bytea, episode_key text,
             first_standing counting.standing, last_standing counting.standing
         ) on commit drop;
-        while day is not null loop
-            starts_at := day::timestamp at time zone 'UTC';
+        while at_day is not null loop
+            starts_at := at_day::timestamp at time zone 'UTC';
             ends_at := starts_at + interval '24 hours';
-            if day = any(window_ends) then
+            tenants := array(select e.tenant_id from window_ends as e where e.day = at_day);
+            if cardinality(tenants) > 0 then
                 -- Listeners with requests on both sides of the end, and those counted as if they had been.
                 execute format($sql$
                     with today as (
                         select * from {{ this }}
-                        where occurred_at >= %1$L and occurred_at < %2$L and calendar_day is not null
+                        where
+                            tenant_id = any(%4$L) and occurred_at >= %1$L and occurred_at < %2$L
+                            and calendar_day is not null
                     )
                     insert into unsettled
                     select tenant_id, listener_key, episode_key from today
@@ -90,10 +86,11 @@
                         select yesterday.tenant_id, yesterday.listener_key, yesterday.episode_key
                         from {{ this }} as yesterday
                         where
-                            yesterday.occurred_at >= %3$L and yesterday.occurred_at < %1$L
+                            yesterday.tenant_id = any(%4$L)
+                            and yesterday.occurred_at >= %3$L and yesterday.occurred_at < %1$L
                             and yesterday.calendar_day is not null
                     )
-                $sql$, starts_at, ends_at, starts_at - interval '24 hours');
+                $sql$, starts_at, ends_at, starts_at - interval '24 hours', tenants);
             end if;
             execute format($sql$
                 with requests as (
@@ -146,17 +143,15 @@
             $sql$, starts_at, ends_at);
             delete from unsettled;
             insert into unsettled select distinct r.tenant_id, r.listener_key, r.episode_key from resettled as r;
+            perform ingest.note('{{ model.name }}', array_agg(r.tenant_id), array_agg(at_day))
+            from (select distinct u.tenant_id from unsettled as u) as r;
             delete from resettled;
             if exists (select from unsettled) then
-                changed_days := changed_days || day;
-                day := day + 1;
+                at_day := at_day + 1;
             else
-                day := (select min(e) from unnest(window_ends) as e where e > day);
+                at_day := (select min(e.day) from window_ends as e where e.day > at_day);
             end if;
         end loop;
-        if cardinality(changed_days) > 0 then
-            perform ingest.widen({{ windowed_readers() }}, changed_days, '{{ invocation_id }}');
-        end if;
     end
     $settle$
 {%- endmacro %}

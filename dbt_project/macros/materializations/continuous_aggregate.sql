@@ -11,11 +11,7 @@
     {%- set settings = windowed_config() -%}
     {%- set sql = without_limits(sql) -%}
     {%- set existing = load_cached_relation(this) -%}
-    {%- set windows = windows_at_hand() -%}
-    {%- if not is_defined_as(settings, sql) -%}
-        {%- set windows = none -%}
-    {%- endif -%}
-    {%- set whole = windows is none -%}
+    {%- set whole = builds_whole() -%}
     {%- set new = this.incorporate(path={'identifier': this.identifier ~ '__new'}) -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
@@ -36,15 +32,14 @@
 
     {%- if whole and not flags.EMPTY -%}
         {%- do refresh_aggregate(new, 'null', 'null') -%}
-    {%- elif whole or windows | length == 0 -%}
-        {%- call statement('main', auto_begin=False) -%}
-            select 1 where false
-        {%- endcall -%}
     {%- else -%}
-        {%- for window in windows -%}
-            {%- do refresh_aggregate(
-                this, "'" ~ window[0].isoformat() ~ " 00:00:00+00'", "'" ~ window[1].isoformat() ~ " 00:00:00+00'"
-            ) -%}
+        {%- set spans = [] if whole else spans_at_hand() -%}
+        {%- for span in spans -%}
+            {%- do refresh_aggregate(this, span['starts_at'], span['ends_at']) -%}
+        {%- else -%}
+            {%- call statement('main', auto_begin=False) -%}
+                select 1 where false
+            {%- endcall -%}
         {%- endfor -%}
     {%- endif -%}
 
@@ -61,7 +56,8 @@
     {%- endif -%}
     {%- do set_lifecycle(settings) -%}
     {%- call statement('end_build') -%}
-        {{ end_build(whole) }}
+        {{ note_looked_at(settings.bucket) }};
+        {{ end_build() }}
     {%- endcall -%}
 
     {%- set target_relation = this.incorporate(type=aggregate_type()) -%}
@@ -96,6 +92,15 @@
     {%- call statement('main', auto_begin=False) -%}
         call timeseries.refresh_continuous_aggregate('{{ relation }}', {{ starts_at }}, {{ ends_at }})
     {%- endcall -%}
+{% endmacro %}
+
+{#- The days of the slices at hand, whosever they are: an aggregate is refreshed for all tenants. As literals. -#}
+{% macro spans_at_hand() %}
+    {{ return(run_query(
+        "select coalesce(quote_literal(lower(s) || ' 00:00:00+00'), 'null') as starts_at,"
+        ~ " coalesce(quote_literal(upper(s) || ' 00:00:00+00'), 'null') as ends_at"
+        ~ " from ingest.spans('" ~ tojson(build_at_hand().slices) | replace("'", "''") ~ "') as s order by s"
+    )) }}
 {% endmacro %}
 
 {#- Whether the aggregate that stands there has this SQL, bucket and options. -#}

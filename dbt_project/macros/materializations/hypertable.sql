@@ -1,6 +1,6 @@
 {#-
-    The materialization hypertable: rows by event time. It keeps one promise: after a refresh, the rows of the window
-    are exactly what the model's SQL gives for it, also when that is nothing, and all other rows are untouched.
+    The materialization hypertable: rows by event time. It keeps one promise: after a refresh, the rows of the slices
+    are exactly what the model's SQL gives for them, also when that is nothing, and all other rows are untouched.
 
     How a table is cut by time is the engine's: the functions of schema timeseries (migrations/0008_engines.sql).
 -#}
@@ -8,11 +8,7 @@
     {%- set settings = windowed_config() -%}
     {%- set target_relation = this.incorporate(type='table') -%}
     {%- set existing = load_cached_relation(this) -%}
-    {%- set windows = windows_at_hand() -%}
-    {%- if existing is not none and not existing.is_table -%}
-        {%- set windows = none -%}
-    {%- endif -%}
-    {%- set whole = windows is none -%}
+    {%- set whole = builds_whole() -%}
     {%- set staged = this.identifier ~ '__staged' -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
@@ -28,26 +24,27 @@
         {%- set columns = columns_of(staged) -%}
         {%- do check_staged(staged, columns, settings) -%}
         {%- do build_whole(target_relation, staged, columns, settings) -%}
-    {%- elif windows | length == 0 -%}
-        {#- Nothing has changed since the model was last built. -#}
-        {%- call statement('main') -%}
-            select 1 where false
-        {%- endcall -%}
     {%- else -%}
-        {%- set live_columns = columns_of(this) -%}
-        {%- do check_live(live_columns, settings) -%}
-        {%- set column_type = live_columns | selectattr('name', 'equalto', settings.time_column) | map(attribute='type') | first -%}
-        {%- set time_type = 'date' if column_type == 'date' else 'timestamptz' -%}
-        {%- set widened = widen_windows(windows, settings.before_days, settings.after_days) -%}
-        {%- do stage_rows(staged, sql, window_predicate(settings.time_column, widened, time_type)) -%}
-        {%- set columns = change_columns(columns_of(staged), live_columns) -%}
-        {%- set news = news_at_hand() -%}
-        {%- set windows = news if news == widened else hand_on_changes(staged, columns, settings, news, widened, time_type) -%}
-        {%- do replace_windows(target_relation, staged, columns, settings, window_predicate(settings.time_column, windows, time_type)) -%}
+        {%- set slices = build_at_hand().slices -%}
+        {%- if slices -%}
+            {%- set live_columns = columns_of(this) -%}
+            {%- do check_live(live_columns, settings) -%}
+            {%- set looked_at = predicate_of(slices, settings, live_columns, settings.before_days, settings.after_days) -%}
+            {%- do stage_rows(staged, sql, looked_at) -%}
+            {%- set columns = change_columns(columns_of(staged), live_columns) -%}
+            {%- set changed = note_changed_slices(staged, columns, settings, looked_at) -%}
+        {%- endif -%}
+        {%- if changed -%}
+            {%- do replace_slices(target_relation, staged, columns, settings, predicate_of(changed, settings, columns)) -%}
+        {%- else -%}
+            {%- call statement('main') -%}
+                select 1 where false
+            {%- endcall -%}
+        {%- endif -%}
     {%- endif -%}
     {%- do set_lifecycle(settings) -%}
     {%- call statement('end_build') -%}
-        {{ end_build(whole) }}
+        {{ end_build(none if whole else tojson(changed or [])) }}
     {%- endcall -%}
 
     {%- do apply_grants(target_relation, config.get('grants'), should_revoke(existing, full_refresh_mode=whole)) -%}
@@ -82,7 +79,7 @@
 -#}
 {% macro build_whole(relation, staged, columns, settings) %}
     {%- set new = relation.incorporate(path={'identifier': relation.identifier ~ '__new'}) -%}
-    {%- set horizon = build_state(model.name).horizon -%}
+    {%- set horizon = build_at_hand().horizon -%}
     {%- if horizon and is_hypertable(this) -%}
         {%- set older = settings.time_column ~ " < " ~ ("date" if time_type(columns, settings) == 'date' else "timestamptz") ~ " '" ~ horizon ~ "'" -%}
         {%- set live = columns_of(this) | map(attribute='name') | list -%}
@@ -114,58 +111,91 @@
     {%- endcall -%}
 {% endmacro %}
 
-{#-
-    Beside the news, days may have changed that a model looks at because it looks back or ahead, or because one that it
-    reads has handed them on; mostly they have not. Answers the news with those days that have; the staged rows of the
-    others are dropped. The models that read this one are told of these days (ingest.widen), so that they need not be
-    widened themselves.
--#}
-{% macro hand_on_changes(staged, columns, settings, news, widened, time_type) %}
-    {%- set around = (
-        window_predicate(settings.time_column, widened, time_type)
-        ~ ' and not ' ~ window_predicate(settings.time_column, news, time_type)
-    ) -%}
-    {%- set day = settings.time_column if time_type == 'date' else '(' ~ settings.time_column ~ " at time zone 'UTC')::date" -%}
-    {%- set changed -%}
-        select day
-        from ({{ day_hashes(adapter.quote(staged), columns, day, around) }}) as staged_days
-        full join ({{ day_hashes(this, columns, day, around) }}) as live_days using (day)
-        where (staged_days.copies, staged_days.hashes) is distinct from (live_days.copies, live_days.hashes)
-    {%- endset -%}
-    {%- set days = [] -%}
-    {%- for row in run_query(changed) -%}{%- do days.append(row['day'].isoformat()) -%}{%- endfor -%}
-    {%- set replaced = merge_windows(news + windows_of_days(days)) -%}
-    {%- call statement('hand_on') -%}
-        delete from {{ adapter.quote(staged) }} where not {{ window_predicate(settings.time_column, replaced, time_type) }};
-        select ingest.widen(
-            {{ windowed_readers() }}, array[{% for day in days %}'{{ day }}'{{ ', ' if not loop.last }}{% endfor %}]::date[],
-            '{{ invocation_id }}'
-        )
-    {%- endcall -%}
-    {{ return(replaced) }}
+{#- The condition on the model's own rows that they lie in slices, their days widened. -#}
+{% macro predicate_of(slices, settings, columns, before_days=0, after_days=0) %}
+    {{ return(slices_predicate(
+        slices, settings.time_column, 'date' if time_type(columns, settings) == 'date' else 'timestamptz',
+        'tenant_id' if settings.by_tenant else none, before_days, after_days,
+    )) }}
 {% endmacro %}
 
-{#- What the rows of each day come to, whatever their order: many times faster than to compare the rows. -#}
-{% macro day_hashes(relation, columns, day, condition) %}
+{#-
+    Find the slices that came out otherwise than they stand in the table, of those that were looked at, and note them for the
+    models that read this one: mostly they are few, for a model looks back and ahead, and reference data changes little. Answers
+    them as groups (see ingest.builds), and leaves them in a temporary table.
+
+    With linked_by a row belongs together with all of the same tenant and value, whenever they are: of a value whose rows came
+    out otherwise, the slices of the other rows are noted as well, though they are not replaced.
+-#}
+{% macro note_changed_slices(staged, columns, settings, looked_at) %}
+    {%- set tenant = 'tenant_id' if settings.by_tenant else "''" -%}
+    {%- set day = day_of(columns, settings) -%}
+    {%- set staged = adapter.quote(staged) -%}
+    {%- set link = settings.linked_by -%}
+    {%- call statement('changed') -%}
+        create temporary table {{ changed_slices() }} on commit drop as
+        select tenant_id, day
+        from ({{ slice_hashes(staged, columns, [tenant ~ ' as tenant_id', day ~ ' as day'], 'true') }}) as staged_slices
+        full join ({{ slice_hashes(this, columns, [tenant ~ ' as tenant_id', day ~ ' as day'], looked_at) }}) as live_slices using (tenant_id, day)
+        where (staged_slices.copies, staged_slices.hashes) is distinct from (live_slices.copies, live_slices.hashes);
+        {% if link %}
+        {%- set keys = ['tenant_id', day ~ ' as day', link] -%}
+        {%- set where = link ~ ' is not null and (' ~ tenant ~ ', ' ~ day ~ ') in (select * from ' ~ changed_slices() ~ ')' -%}
+        with staged_links as ({{ slice_hashes(staged, columns, keys, where) }}),
+        live_links as ({{ slice_hashes(this, columns, keys, looked_at ~ ' and ' ~ where) }}),
+        changed_links as (
+            (select * from staged_links except select * from live_links)
+            union
+            (select * from live_links except select * from staged_links)
+        )
+        select ingest.note('{{ model.name }}', array_agg(linked.tenant_id), array_agg(linked.day))
+        from (
+            select distinct live.tenant_id, {{ day_of(columns, settings, 'live.') }} as day
+            from {{ this }} as live
+            inner join (select distinct tenant_id, {{ link }} from changed_links) as changed_links using (tenant_id, {{ link }})
+        ) as linked;
+        {% endif %}
+        select ingest.note('{{ model.name }}', array_agg(tenant_id), array_agg(day)) from {{ changed_slices() }}
+    {%- endcall -%}
+    {{ return(fromjson(run_query(
+        'select ingest.grouped(array_agg(tenant_id), array_agg(day))::text as slices from ' ~ changed_slices()
+    )[0]['slices'])) }}
+{% endmacro %}
+
+{% macro changed_slices() %}
+    {{ return(adapter.quote(this.identifier ~ '__changed')) }}
+{% endmacro %}
+
+{% macro day_of(columns, settings, alias='') %}
+    {%- set column = alias ~ settings.time_column -%}
+    {{ return(column if time_type(columns, settings) == 'date' else '(' ~ column ~ " at time zone 'UTC')::date") }}
+{% endmacro %}
+
+{#- What the rows of each group come to, whatever their order: many times faster than to compare the rows. -#}
+{% macro slice_hashes(relation, columns, keys, condition) %}
     {%- set values = [] -%}
     {%- for column in columns -%}
         {%- do values.append(adapter.quote(column.name) ~ ('::text' if column.type in ['json', 'xml'] else '')) -%}
     {%- endfor %}
     select
-        {{ day }} as day,
+        {{ keys | join(', ') }},
         count(*) as copies,
         sum(hash_record_extended(row({{ values | join(', ') }}), 0)::numeric) as hashes
     from {{ relation }}
     where {{ condition }}
-    group by {{ day }}
+    group by {{ range(1, keys | length + 1) | join(', ') }}
 {% endmacro %}
 
-{#- Replace the rows that the predicate describes with the staged ones. -#}
-{% macro replace_windows(relation, staged, columns, settings, predicate) %}
-    {%- do ensure_chunks(relation, staged, settings, columns) -%}
+{#- Replace the rows of the changed slices, which the predicate holds, with the staged ones. -#}
+{% macro replace_slices(relation, staged, columns, settings, predicate) %}
+    {%- set is_changed -%}
+        ({{ 'tenant_id' if settings.by_tenant else "''" }}, {{ day_of(columns, settings) }}) in (select tenant_id, day from {{ changed_slices() }})
+    {%- endset -%}
     {%- call statement('delete') -%}
-        delete from {{ relation }} where {{ predicate }}
+        delete from {{ adapter.quote(staged) }} where not ({{ is_changed }});
+        delete from {{ relation }} where {{ predicate }} and {{ is_changed }}
     {%- endcall -%}
+    {%- do ensure_chunks(relation, staged, settings, columns) -%}
     {%- call statement('main') -%}
         insert into {{ relation }} ({{ quoted_names(columns) }})
         select {{ quoted_names(columns) }} from {{ adapter.quote(staged) }}
@@ -245,6 +275,9 @@
         {%- do windowed_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select it or name another.") -%}
     {%- elif found[0].type not in ['timestamp with time zone', 'date'] -%}
         {%- do windowed_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Cast it to timestamptz or date.") -%}
+    {%- endif -%}
+    {%- if settings.by_tenant and not columns | selectattr('name', 'equalto', 'tenant_id') | list -%}
+        {%- do windowed_error("its SQL gives no tenant_id, by which it is refreshed tenant by tenant. Select it, or add by_tenant=false to its config.") -%}
     {%- endif -%}
     {%- set nulls = run_query(
         'select 1 from ' ~ adapter.quote(staged) ~ ' where ' ~ settings.time_column ~ ' is null limit 1'

@@ -1,7 +1,7 @@
 {#-
     What a data test looks at. A test must not cost the history when a window is refreshed, so:
-      - a test on a hypertable or continuous aggregate looks at the window of the run, as wide as its model
-        replaced it, without being told; config(meta={'whole_history': true}) on the test switches that off;
+      - a test on a hypertable or continuous aggregate looks at the slices that its model has looked at in this run,
+        without being told; config(meta={'whole_history': true}) on the test switches that off;
       - `where: "__in_window__(occurred_at)"` does the same for any other relation with a column of time.
     Without windows every test looks at everything.
 -#}
@@ -9,12 +9,13 @@
     {%- set conditions = [] -%}
     {%- set tested = graph.nodes.get(model.attached_node) if execute else none -%}
     {%- if tested and tested.config.materialized in windowed_materializations() and not builds_whole()
-        and tested.name not in var('rebuild', []) and not (config.get('meta') or {}).get('whole_history') -%}
+        and not (config.get('meta') or {}).get('whole_history') -%}
         {%- set widening = own_widening(tested) -%}
         {%- set column = tested.columns.get(tested.config.time_column) -%}
         {%- do conditions.append(in_window(
             tested.config.time_column, widening.before, widening.after,
             'date' if column and column.data_type == 'date' else 'timestamptz',
+            none if tested.config.get('by_tenant', true) and tested.config.materialized == 'hypertable' else false,
         )) -%}
     {%- endif -%}
     {%- set where = config.get('where') -%}

@@ -1,116 +1,127 @@
 {#-
-    What a model has seen of the changes: the bookkeeping behind windows that nobody gave. The functions of schema
-    ingest (migrations/0009_changes.sql) say what a change is and how it is known; here dbt calls them.
+    What a model takes as news from the change log, and what it notes there: the functions of schema ingest
+    (migrations/0022_change_log.sql) say what a change is and how it is known; here dbt calls them.
 -#}
 
-{#- On-run-start: fix what this invocation starts from. -#}
+{#- On-run-start: forget what every model has seen. -#}
 {% macro begin_run() %}
     {%- if execute and flags.WHICH in ['build', 'run', 'retry', 'test'] -%}
-        {%- set found = run_query("select to_regprocedure('ingest.begin_run(text)') is not null as is_there") -%}
+        {%- set found = run_query("select to_regprocedure('ingest.begin_run()') is not null as is_there") -%}
         {%- if not found[0]['is_there'] -%}
             {{ exceptions.raise_compiler_error('The database is not migrated. Run: earmark migrate') }}
         {%- endif -%}
         {%- if flags.WHICH != 'test' -%}
-            {%- do run_query("select ingest.begin_run('" ~ invocation_id ~ "')") -%}
+            {%- do run_query('select ingest.begin_run()') -%}
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
 
 {#-
-    The state of a model in this invocation: windows (none where it was never built), made of news (days that changed) and
-    widened (days that models which it reads have handed on), was_replaced (a table that
-    it stands on is another one now), horizon (the day before which retention has dropped rows, or none).
+    The build of the model at hand in this invocation: slices (none: it is built whole; else groups of tenants and days, see
+    ingest.builds) and horizon (the day before which retention has dropped rows, or none). Asked once, then kept with the model.
 -#}
-{% macro build_state(name) %}
+{% macro build_at_hand() %}
+    {%- if 'build' not in model -%}
+        {%- set build = begin_build(has_no_window()) -%}
+        {#- TimescaleDB ties an aggregate to the table that it was made on. -#}
+        {%- if model.config.materialized == 'continuous_aggregate' and any_of_all(build.slices) -%}
+            {%- set build = begin_build(true) -%}
+        {%- endif -%}
+        {%- do model.update({'build': build}) -%}
+    {%- endif -%}
+    {{ return(model.build) }}
+{% endmacro %}
+
+{#- Whether any day of every tenant is news: a producer was built whole, or emptied. -#}
+{% macro any_of_all(slices) %}
+    {%- for group in slices or [] if group.tenants is none and group.days[-1][1] is none -%}
+        {{ return(true) }}
+    {%- endfor -%}
+    {{ return(false) }}
+{% endmacro %}
+
+{% macro begin_build(whole) %}
+    {%- set given = [] -%}
+    {%- for window in given_windows() or [] -%}
+        {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
+    {%- endfor -%}
     {%- set query -%}
-        select
-            r.days ->> '{{ name }}' as days,
-            (
-                select coalesce(jsonb_agg(w.day), '[]')::text
-                from ingest.widened_days_of('{{ name }}', '{{ invocation_id }}') as w (day)
-            ) as widened,
-            r.horizon,
-            coalesce(
-                b.stands_on <> ingest.oids_of(array(select jsonb_object_keys(b.stands_on))), false
-            ) as was_replaced
-        from (select 1 as one) as always
-        left join ingest.runs as r on r.invocation_id = '{{ invocation_id }}'
-        left join ingest.model_builds as b on b.model = '{{ name }}'
+        select b.slices::text as slices, b.horizon
+        from ingest.begin_build(
+            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }},
+            {{ 'datemultirange(' ~ given | join(', ') ~ ')' if given else 'null' }}
+        ) as b
     {%- endset -%}
     {%- set row = run_query(query)[0] -%}
     {{ return({
-        'windows': windows_of_days(fromjson(row['days']) + fromjson(row['widened'])) if row['days'] is not none else none,
-        'news': windows_of_days(fromjson(row['days'])) if row['days'] is not none else [],
-        'widened': windows_of_days(fromjson(row['widened'])),
-        'was_replaced': row['was_replaced'],
+        'slices': fromjson(row['slices']) if row['slices'] is not none else none,
         'horizon': row['horizon'],
     }) }}
 {% endmacro %}
 
-{#- The SQL that notes a build of the model at hand, in the transaction of its rows. -#}
-{% macro end_build(whole) %}
-    {%- set parents = windowed_parents(model) -%}
-    {%- set names = [] -%}
-    {%- set relations = [] -%}
-    {%- for parent in parents -%}
-        {%- do names.append("'" ~ parent.name ~ "'") -%}
-        {%- do relations.append("'" ~ adapter.quote(parent.schema) ~ '.' ~ adapter.quote(parent.alias) ~ "'") -%}
-    {%- endfor -%}
-    {%- set given = given_windows() -%}
-    {%- set ranges = [] -%}
-    {%- for window in given or [] -%}
-        {%- do ranges.append("daterange '[" ~ window[0].isoformat() ~ ',' ~ window[1].isoformat() ~ ")'") -%}
-    {%- endfor -%}
+{#- Whether the model at hand can only be built whole in this invocation, or is meant to be. -#}
+{% macro has_no_window() %}
+    {%- set existing = load_cached_relation(this) -%}
+    {{ return(
+        model.name in var('rebuild', []) or flags.FULL_REFRESH or should_full_refresh() or existing is none
+        or not is_windowed(model)
+        or (model.config.materialized == 'hypertable' and not existing.is_table)
+        or (model.config.materialized == 'continuous_aggregate' and not is_defined_as(windowed_config(), without_limits(model.compiled_code)))
+    ) }}
+{% endmacro %}
+
+{#- The SQL that notes that the model at hand is built, in the transaction of its rows; changed: the slices, where known. -#}
+{% macro end_build(changed=none) %}
     select ingest.end_build(
-        '{{ model.name }}', '{{ invocation_id }}', {{ whole }},
-        array[{{ names | join(', ') }}]::text[], array[{{ relations | join(', ') }}]::text[],
-        {{ 'array[' ~ ranges | join(', ') ~ ']' if ranges else 'null' }}
+        '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ "'" ~ changed ~ "'" if changed is not none else 'null' }}
     )
-    {%- if run_query("select 1 from ingest.widened_days_of('" ~ model.name ~ "', '" ~ invocation_id ~ "') limit 1") | length -%}
-    ;
-    select ingest.hand_on_widened(
-        '{{ model.name }}', '{{ invocation_id }}', {{ whole }}, array[daterange '(,)'],
-        {#- A hypertable has handed on what really changed. #}
-        {{ "array[]::text[]" if model.config.materialized == 'hypertable' else windowed_readers() }}
-    )
+{%- endmacro %}
+
+{#-
+    The SQL that notes the slices that the model at hand looked at, as if all of them had come out otherwise: for models that
+    do not compare. An aggregate's rows bear the day that their bucket begins.
+-#}
+{% macro note_looked_at(bucket=none) %}
+    {%- set start = "(" ~ time_bucket("s.day::timestamp at time zone 'UTC'", bucket) ~ " at time zone 'UTC')::date" if bucket else 's.day' %}
+    select ingest.note(b.model, array_agg(s.tenant_id), array_agg(case when isfinite(s.day) then {{ start }} else s.day end))
+    from ingest.builds as b
+    cross join lateral ingest.listed(b.slices) as s
+    where b.model = '{{ model.name }}' and b.invocation_id = '{{ invocation_id }}'
+    group by b.model
+{%- endmacro %}
+
+{#- A post-hook for an incremental model: the other models with windows note their builds by themselves. -#}
+{% macro note_build() -%}
+    {%- if execute -%}
+        {{ note_looked_at() }};
+        {{ end_build() }}
     {%- endif -%}
-{% endmacro %}
+{%- endmacro %}
 
-{#- The models with windows that read the model at hand, directly or through views, as an array of text. -#}
-{% macro windowed_readers() %}
+{#- The models with windows, and raw tables, that a node reads, directly or through views: an array of text. -#}
+{% macro producers(node) %}
     {%- set names = [] -%}
-    {%- for id, node in graph.nodes.items() -%}
-        {%- if node.resource_type == 'model' and node.config.materialized in windowed_materializations() + ['incremental']
-            and windowed_parents(node) | selectattr('name', 'equalto', model.name) | list -%}
-            {%- do names.append("'" ~ node.name ~ "'") -%}
-        {%- endif -%}
+    {%- for producer in producers_of(node) -%}
+        {%- do names.append("'" ~ (producer.name if producer.resource_type == 'model' else producer.schema ~ '.' ~ producer.identifier) ~ "'") -%}
     {%- endfor -%}
-    {{ return('array[' ~ names | join(', ') ~ ']::text[]') }}
+    {{ return('array[' ~ names | sort | join(', ') ~ ']::text[]') }}
 {% endmacro %}
 
-{#- The models with windows that a node stands on, directly or through views. -#}
-{% macro windowed_parents(node) %}
-    {%- set found = {} -%}
+{% macro producers_of(node) %}
+    {%- set found = [] -%}
     {%- set waiting = node.depends_on.nodes | list -%}
     {%- set seen = [] -%}
     {%- for _ in range(10000) if waiting -%}
         {%- set id = waiting.pop() -%}
-        {%- set parent = graph.nodes.get(id) -%}
-        {%- if id not in seen and parent and parent.resource_type == 'model' -%}
-            {%- if parent.config.materialized in windowed_materializations() + ['incremental'] -%}
-                {%- do found.update({id: parent}) -%}
-            {%- else -%}
+        {%- if id not in seen -%}
+            {%- do seen.append(id) -%}
+            {%- set parent = graph.nodes.get(id) or graph.sources.get(id) -%}
+            {%- if parent and (parent.resource_type == 'source' or is_windowed(parent)) -%}
+                {%- do found.append(parent) -%}
+            {%- elif parent and parent.resource_type == 'model' -%}
                 {%- do waiting.extend(parent.depends_on.nodes) -%}
             {%- endif -%}
         {%- endif -%}
-        {%- do seen.append(id) -%}
     {%- endfor -%}
-    {{ return(found.values() | list) }}
+    {{ return(found) }}
 {% endmacro %}
-
-{#- A post-hook for an incremental model: the other windowed models note their builds by themselves. -#}
-{% macro note_build() -%}
-    {%- if execute -%}
-        {{ end_build(builds_whole()) }}
-    {%- endif -%}
-{%- endmacro %}

@@ -3,15 +3,20 @@
     {{ return(['hypertable', 'continuous_aggregate']) }}
 {% endmacro %}
 
+{#- Whether a node is a model that is refreshed by window, and so takes part in the change log. -#}
+{% macro is_windowed(node) %}
+    {{ return(node.resource_type == 'model' and node.config.materialized in windowed_materializations() + ['incremental']) }}
+{% endmacro %}
+
 {#-
-    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days, bucket,
-    options, refresh_every, columnstore, retention. A mistake is a compile error that names the model and the fix.
+    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days, by_tenant, linked_by,
+    bucket, options, refresh_every, columnstore, retention. A mistake is a compile error that names the model and the fix.
 -#}
 {% macro windowed_config() %}
     {%- set kind = model.config.materialized -%}
     {%- set known = ['time_column', 'chunk_interval', 'columnstore', 'retention'] + (
         ['bucket', 'real_time', 'refresh_every'] if kind == 'continuous_aggregate'
-        else ['window_before_days', 'window_after_days']
+        else ['window_before_days', 'window_after_days', 'by_tenant', 'linked_by']
     ) -%}
     {%- set time_column = config.get('time_column') -%}
     {%- set chunk_interval = config.get('chunk_interval', '7 days') -%}
@@ -27,6 +32,14 @@
             {%- do windowed_error(name ~ " is a whole number of days, 0 or more, not '" ~ days ~ "'.") -%}
         {%- endif -%}
     {%- endfor -%}
+    {%- if config.get('by_tenant', true) is not boolean -%}
+        {%- do windowed_error("by_tenant is true (its rows have a tenant_id) or false, not '" ~ config.get('by_tenant') ~ "'.") -%}
+    {%- endif -%}
+    {%- if config.get('linked_by') is not none and config.get('linked_by') is not string -%}
+        {%- do windowed_error("linked_by is the name of a column, not '" ~ config.get('linked_by') ~ "'.") -%}
+    {%- elif config.get('linked_by') is not none and not config.get('by_tenant', true) -%}
+        {%- do windowed_error("linked_by needs a tenant_id: take by_tenant=false out, or linked_by.") -%}
+    {%- endif -%}
     {%- for name in model.config.keys() -%}
         {%- if name not in known + standard_configs() -%}
             {%- do windowed_error("there is no config '" ~ name ~ "' for a " ~ kind ~ ". It takes " ~ known | join(', ') ~ " and dbt's own.") -%}
@@ -57,6 +70,8 @@
         'chunk_interval': chunk_interval,
         'before_days': config.get('window_before_days', 0),
         'after_days': config.get('window_after_days', 0),
+        'by_tenant': config.get('by_tenant', true),
+        'linked_by': config.get('linked_by'),
         'bucket': config.get('bucket'),
         'options': {'real_time': config.get('real_time', false), 'refresh_every': config.get('refresh_every')},
         'columnstore': checked_columnstore(config.get('columnstore')),

@@ -1,18 +1,17 @@
 {#-
-    Windows: which part of time a run refreshes.
+    Windows: which slices, a tenant and a UTC day each, a run refreshes.
 
-    A run is given half-open windows of event time in one of two ways, or none at all:
+    Each model refreshes the slices that are news to it (builds.sql), or the days of all tenants that a run is asked for in one
+    of two ways, as half-open windows of event time:
       --vars '{windows: [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], ...]}'
       --event-time-start 2026-01-01 --event-time-end 2026-01-03      (dbt's own flags, always UTC)
-    Without either, each model refreshes the days that have changed since it was last built (builds.sql).
-    The whole is built with --full-refresh, where the model's relation is missing or a table that it stands on was
-    replaced, and for the models that the variable rebuild names (--vars '{rebuild: [fct_downloads]}').
+    The whole is built with --full-refresh, where the model's relation is missing or a model that it reads was built whole, and
+    for the models that the variable rebuild names (--vars '{rebuild: [fct_downloads]}').
 
-    Every window is widened to whole UTC days first: duplicates, rollups and reports are all by UTC day, and a
-    model must refresh at least what its parents refreshed.
+    Every window is widened to whole UTC days: duplicates, rollups and reports are all by UTC day.
 -#}
 
-{#- The windows that were asked for, as a list of [first day, day after the last], sorted and disjoint; else none. -#}
+{#- The windows that were asked for, as a list of [first day, day after the last]; else none. -#}
 {% macro given_windows() %}
     {%- set given = var('windows', none) -%}
     {%- set starts_at = invocation_args_dict.get('event_time_start') -%}
@@ -67,9 +66,9 @@
         {%- endif -%}
         {%- set one_day = modules.datetime.timedelta(days=1) -%}
         {%- set last_instant = ends_at - modules.datetime.timedelta(microseconds=1) -%}
-        {%- do windows.append([starts_at.date(), last_instant.date() + one_day]) -%}
+        {%- do windows.append([starts_at.date().isoformat(), (last_instant.date() + one_day).isoformat()]) -%}
     {%- endfor -%}
-    {{ return(merge_windows(windows)) }}
+    {{ return(windows) }}
 {% endmacro %}
 
 {#- An ISO 8601 time with an offset as a datetime in UTC. YAML may have read it already. -#}
@@ -90,62 +89,60 @@
     {{ return(modules.datetime.datetime.fromisoformat(text).astimezone(modules.pytz.utc)) }}
 {% endmacro %}
 
-{#- Windows of days, sorted; those that overlap or touch made one. -#}
-{% macro merge_windows(windows) %}
-    {%- set merged = [] -%}
-    {%- for window in windows | sort -%}
-        {%- if merged and window[0] <= merged[-1][1] -%}
-            {%- set last = merged.pop() -%}
-            {%- do merged.append([last[0], [last[1], window[1]] | max]) -%}
-        {%- else -%}
-            {%- do merged.append([window[0], window[1]]) -%}
-        {%- endif -%}
-    {%- endfor -%}
-    {{ return(merged) }}
-{% endmacro %}
-
-{#- Windows of days made longer at their ends, then merged again. -#}
-{% macro widen_windows(windows, before_days=0, after_days=0) %}
-    {%- set widened = [] -%}
-    {%- for window in windows -%}
-        {%- do widened.append([
-            window[0] - modules.datetime.timedelta(days=before_days),
-            window[1] + modules.datetime.timedelta(days=after_days),
-        ]) -%}
-    {%- endfor -%}
-    {{ return(merge_windows(widened)) }}
-{% endmacro %}
-
-{#- The condition that a column lies in one of the windows. The bounds are literals, so that chunks are pruned. -#}
-{% macro window_predicate(column, windows, column_type='timestamptz') %}
+{#-
+    The condition that rows lie in the slices, their days widened: a column of time, timestamptz or date, and the column of the
+    tenant, none where there is none. The bounds are literals, so that chunks are pruned.
+-#}
+{% macro slices_predicate(slices, column, column_type='timestamptz', tenant_column='tenant_id', before_days=0, after_days=0) %}
     {%- if column_type not in ['timestamptz', 'date'] -%}
         {{ exceptions.raise_compiler_error(
             'in_window(' ~ column ~ '): column_type is timestamptz or date, not ' ~ column_type ~ '.'
         ) }}
     {%- endif -%}
-    {%- set midnight = ' 00:00:00+00' if column_type == 'timestamptz' else '' -%}
-    {%- set ranges = [] -%}
-    {%- for window in windows -%}
-        {%- do ranges.append(
-            column ~ " >= " ~ column_type ~ " '" ~ window[0].isoformat() ~ midnight ~ "'"
-            ~ " and " ~ column ~ " < " ~ column_type ~ " '" ~ window[1].isoformat() ~ midnight ~ "'"
-        ) -%}
+    {%- set groups = [] -%}
+    {%- for slice in slices -%}
+        {%- set ranges = [] -%}
+        {%- for first, after in slice.days -%}
+            {%- do ranges.append(
+                (column ~ ' >= ' ~ day_literal(first, -before_days, column_type) if first else '')
+                ~ (' and ' if first and after else '')
+                ~ (column ~ ' < ' ~ day_literal(after, after_days, column_type) if after else '')
+            ) -%}
+        {%- endfor -%}
+        {%- set conditions = [] -%}
+        {%- if slice.tenants and tenant_column -%}
+            {%- set names = [] -%}
+            {%- for tenant in slice.tenants -%}{%- do names.append("'" ~ tenant | replace("'", "''") ~ "'") -%}{%- endfor -%}
+            {%- do conditions.append(tenant_column ~ ' in (' ~ names | join(', ') ~ ')') -%}
+        {%- endif -%}
+        {%- if '' not in ranges -%}
+            {%- do conditions.append(ranges[0] if ranges | length == 1 else '((' ~ ranges | join(') or (') ~ '))') -%}
+        {%- endif -%}
+        {%- do groups.append(conditions | join(' and ') or 'true') -%}
     {%- endfor -%}
-    {%- if ranges | length == 1 -%}
-        {{ return('(' ~ ranges[0] ~ ')') }}
+    {%- if groups | length == 1 -%}
+        {{ return('(' ~ groups[0] ~ ')') }}
     {%- endif -%}
-    {{ return('((' ~ ranges | join(') or (') ~ '))' if ranges else 'false') }}
+    {{ return('((' ~ groups | join(') or (') ~ '))' if groups else 'false') }}
+{% endmacro %}
+
+{#- A day (ISO 8601) moved by some days, as a literal. -#}
+{% macro day_literal(day, by_days, column_type) %}
+    {%- set moved = modules.datetime.date.fromisoformat(day) + modules.datetime.timedelta(days=by_days) -%}
+    {{ return(column_type ~ " '" ~ moved.isoformat() ~ (" 00:00:00+00'" if column_type == 'timestamptz' else "'")) }}
 {% endmacro %}
 
 {#-
-    Where the window applies: renders a condition on a column of time, or true when the whole is built.
+    Where the window applies: renders a condition on a column of time and the tenant beside it, or true when the whole is
+    built. tenant_column names the tenant where it is no tenant_id beside the column, or where that is an expression; false
+    where there is none.
 
     In a model the window is the one that the model's config declares (window_before_days, window_after_days):
     the same that its materialization replaces. before_days and after_days widen one reading further, for
     example for exposures that lie before the conversions of the window. column_type is timestamptz or date.
     In a continuous aggregate it only marks the place: the engine knows which buckets it brings up to date.
 -#}
-{% macro in_window(column, before_days=0, after_days=0, column_type='timestamptz') %}
+{% macro in_window(column, before_days=0, after_days=0, column_type='timestamptz', tenant_column=none) %}
     {%- if not execute -%}
         {{ return('true') }}
     {%- endif -%}
@@ -162,105 +159,60 @@
             {%- do windowed_error("a " ~ model.config.materialized ~ " has no window: the one of this run would be baked into it. Take in_window() out, or make it a hypertable.") -%}
         {%- endif -%}
     {%- endif -%}
-    {%- set windows = windows_at_hand() -%}
-    {%- if windows is none -%}
+    {%- set slices = slices_at_hand() -%}
+    {%- if slices is none -%}
         {{ return('true') }}
-    {%- elif windows | length == 0 -%}
-        {{ return('false') }}
     {%- endif -%}
     {%- set widening = own_widening(model) -%}
-    {{ return(window_predicate(
-        column,
-        widen_windows(windows, widening.before + before_days, widening.after + after_days),
-        column_type,
+    {%- set match = modules.re.match('^(\w+\.)?\w+$', column) -%}
+    {%- set beside = (match.group(1) or '') ~ 'tenant_id' if match else none -%}
+    {{ return(slices_predicate(
+        slices, column, column_type,
+        (beside if tenant_column is none else tenant_column) if config.get('by_tenant', true) else none,
+        widening.before + before_days, widening.after + after_days,
     )) }}
 {% endmacro %}
 
 {#- Whether the model or test at hand is built, or tested, over all of time. -#}
 {% macro builds_whole() %}
-    {{ return(windows_at_hand() is none) }}
+    {{ return(slices_at_hand() is none) }}
 {% endmacro %}
 
-{#- The windows of the model or test at hand, not widened: none is the whole, an empty list nothing at all. -#}
-{% macro windows_at_hand() %}
-    {%- if not execute or model.resource_type == 'unit_test' or flags.FULL_REFRESH -%}
+{#- The slices of the model or test at hand, not widened: none is the whole, an empty list nothing at all. -#}
+{% macro slices_at_hand() %}
+    {%- if not execute or model.resource_type == 'unit_test' -%}
         {{ return(none) }}
+    {%- elif flags.WHICH not in ['build', 'run', 'retry', 'test'] -%}
+        {{ return(given_slices()) }}
     {%- elif model.resource_type == 'model' -%}
-        {{ return(windows_of_model()) }}
+        {{ return(build_at_hand().slices) }}
     {%- endif -%}
-    {{ return(windows_of_test()) }}
+    {{ return(slices_of_test()) }}
 {% endmacro %}
 
-{#- Of the windows of the model at hand those that it must replace: given or news. The others may have changed. -#}
-{% macro news_at_hand() %}
-    {%- set given = given_windows() -%}
-    {%- set state = build_state(model.name) -%}
-    {{ return(since(given, state.horizon) if given is not none else state.news) }}
-{% endmacro %}
-
-{% macro windows_of_model() %}
-    {%- if model.name in var('rebuild', []) or should_full_refresh() -%}
-        {{ return(none) }}
-    {%- endif -%}
-    {%- set existing = load_cached_relation(this) -%}
-    {%- set given = given_windows() -%}
-    {%- set state = build_state(model.name) -%}
-    {%- if existing is none or state.was_replaced
-        or model.config.materialized not in windowed_materializations() + ['incremental'] -%}
-        {{ return(none) }}
-    {%- elif given is not none -%}
-        {{ return(merge_windows(since(given, state.horizon) + state.widened)) }}
-    {%- endif -%}
-    {{ return(state.windows) }}
-{% endmacro %}
-
-{#- A test looks at what its model, or any model if it belongs to none, refreshed in this invocation. -#}
-{% macro windows_of_test() %}
-    {%- set given = given_windows() -%}
-    {%- set tested = graph.nodes.get(model.attached_node) -%}
-    {%- set query -%}
-        select b.was_whole, r.days ->> b.model as days, r.horizon
-        from ingest.model_builds as b
-        inner join ingest.runs as r on b.invocation_id = r.invocation_id
-        where b.invocation_id = '{{ invocation_id }}' {% if tested %}and b.model = '{{ tested.name }}'{% endif %}
-    {%- endset -%}
-    {%- set builds = run_query(query) -%}
-    {%- if given is not none and (builds | length == 0 or tested is none) and builds | selectattr('was_whole') | list | length == 0 -%}
-        {{ return(given) }}
-    {%- elif builds | length == 0 or builds | selectattr('was_whole') | list | length > 0 -%}
-        {{ return(none) }}
-    {%- elif given is not none -%}
-        {{ return(since(given, builds[0]['horizon'])) }}
-    {%- endif -%}
-    {%- set days = [] -%}
-    {%- for build in builds -%}
-        {%- do days.extend(fromjson(build['days']) if build['days'] else []) -%}
+{#- A test looks at what the models that it reads have looked at in this invocation; at all where one was built whole. -#}
+{% macro slices_of_test() %}
+    {%- set tested = graph.nodes.get(model.attached_node) or model -%}
+    {%- set names = [] -%}
+    {%- for producer in ([tested] if is_windowed(tested) else producers_of(tested)) -%}
+        {%- do names.append("'" ~ producer.name ~ "'") -%}
     {%- endfor -%}
-    {{ return(windows_of_days(days)) }}
-{% endmacro %}
-
-{#- Days (ISO 8601) as disjoint windows. -#}
-{% macro windows_of_days(days) %}
-    {%- set windows = [] -%}
-    {%- for day in days | unique -%}
-        {%- set first = modules.datetime.date.fromisoformat(day) -%}
-        {%- do windows.append([first, first + modules.datetime.timedelta(days=1)]) -%}
-    {%- endfor -%}
-    {{ return(merge_windows(windows)) }}
-{% endmacro %}
-
-{#- Windows without what retention has dropped: there is nothing to build it from any more. -#}
-{% macro since(windows, horizon) %}
-    {%- if not horizon -%}
-        {{ return(windows) }}
+    {%- set row = run_query(
+        "select ingest.looked_at(array[" ~ names | join(', ') ~ "]::text[], '" ~ invocation_id ~ "')::text as slices,"
+        ~ " exists (select from ingest.builds where invocation_id = '" ~ invocation_id ~ "') as is_build"
+    )[0] -%}
+    {%- if row['slices'] is not none -%}
+        {{ return(fromjson(row['slices'])) }}
+    {%- elif not row['is_build'] -%}
+        {{ return(given_slices()) }}
     {%- endif -%}
-    {%- set kept = [] -%}
-    {%- for window in windows -%}
-        {%- if window[1] > horizon -%}
-            {%- do kept.append([[window[0], horizon] | max, window[1]]) -%}
-        {%- endif -%}
-    {%- endfor -%}
-    {{ return(kept) }}
+    {{ return(none) }}
+{% endmacro %}
+
+{#- The windows that were asked for, of all tenants; none where there are none. -#}
+{% macro given_slices() %}
+    {%- set given = given_windows() -%}
+    {{ return([{'tenants': none, 'days': given}] if given is not none else none) }}
 {% endmacro %}
 
 {#- The widening that a model's config declares; nothing for every other node. -#}

@@ -335,7 +335,8 @@ def versions(connection: psycopg.Connection) -> list[Version]:
 def _days_marked(connection: psycopg.Connection) -> int:
     """Return how many days of tenants this transaction has marked as changed (the trigger of the table does)."""
     row = connection.execute(
-        "select count(*) from ingest.changes where changed_by = pg_current_xact_id()"
+        "select count(*) from ingest.changes"
+        " where producer = 'ingest.agent_lists' and changed_by = pg_current_xact_id()"
     ).fetchone()
     return int(row[0]) if row else 0
 

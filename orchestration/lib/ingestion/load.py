@@ -1,6 +1,6 @@
 """Loading one file, in one transaction: COPY, duplicates, days, ledger.
 
-Either all of a file is in the database afterwards, with its rejects, its changed days and its row in the
+Either all of a file is in the database afterwards, with its rejects, its changed slices and its row in the
 ledger, or nothing of it is. Parsing runs a block ahead of the COPY, in a thread of its own.
 
 Events go straight into their table as long as the tenant has no other rows in the time that the file covers:
@@ -46,7 +46,6 @@ Progress = Callable[[int], None]
 _KEYS_IN_MEMORY: Final = 8_000_000
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S%.6f+00"
 _TICK: Final = timedelta(microseconds=1)
-_EVENT_DATASETS: Final = ("listener_events", "attribution_events")
 # TimescaleDB's columnstore policy locks chunks in an order of its own: where it meets a load, one is ended.
 _TRIES: Final = 5
 
@@ -558,13 +557,11 @@ class _Load:
         dataset = tally.dataset
         days, first, last = tally.days, tally.first, tally.last
         duplicate = inserted = 0
-        only_lookback = False
         if tally.staged:
             duplicate = self._part_twins(tally) if tally.may_hold_twins() else 0
             self._connection.execute(sql.SQL("analyze {} ({})").format(_stage(dataset), _columns(dataset.key)))
             duplicate += self._delete_known(dataset, self._times(dataset))
             staged = self._times(dataset)
-            only_lookback = dataset.name == "campaigns" and self._changes_only_lookback(dataset)
             inserted = self._insert(tally, staged.days)
             days = days | set(staged.days)
             first = min((at for at in (first, staged.first) if at is not None), default=None)
@@ -573,12 +570,10 @@ class _Load:
         if loaded and dataset.time is None:
             # A refresh that comes before autovacuum would take every event to every episode.
             self._connection.execute(sql.SQL("analyze {}").format(sql.Identifier("raw", dataset.table)))
-        if loaded and only_lookback:
-            self._connection.execute("select ingest.note_lookback_change(%s)", (self._tenant,))
-        changed = self._days_to_mark(tally, days) if loaded and not only_lookback else {}
-        for name, its_days in sorted(changed.items()):
+        changed = _days_to_mark(dataset, days) if loaded else []
+        if changed:
             self._connection.execute(
-                "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, name, sorted(its_days))
+                "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, dataset.table, changed)
             )
         if loaded + duplicate + tally.rejected != tally.read:
             raise UnforeseenError(
@@ -595,7 +590,7 @@ class _Load:
             rejected=tally.rejected,
             first_event_at=first if is_timed else None,
             last_event_at=last if is_timed else None,
-            changed_days=len(set().union(*changed.values())),
+            changed_days=len(changed),
         )
         self._close_ledger(report)
         return report
@@ -664,24 +659,6 @@ class _Load:
             {"tenant": self._tenant, "first": times.first, "last": times.last},
         ).rowcount
 
-    def _changes_only_lookback(self, dataset: Dataset) -> bool:
-        """Whether the staged campaigns are known and differ in how far they look back alone: only paths change."""
-        columns = [name for name in rows.staged_columns(dataset) if name != "lookback_days"]
-        found = self._connection.execute(
-            sql.SQL(
-                "select from {stage} as s left join {table} as t on t.tenant_id = %s and {same}"
-                " where ({old}) is distinct from ({new}) limit 1"
-            ).format(
-                stage=_stage(dataset),
-                table=_table(dataset),
-                same=_same_key(dataset),
-                old=_columns(columns, "t"),
-                new=_columns(columns, "s"),
-            ),
-            (self._tenant,),
-        )
-        return found.rowcount == 0
-
     def _insert(self, tally: _Tally, days: Sequence[date]) -> int:
         dataset = tally.dataset
         table, stage = _table(dataset), _stage(dataset)
@@ -701,21 +678,6 @@ class _Load:
             ).format(table=table, columns=columns, stage=stage),
             (self._tenant, tally.load_id),
         ).rowcount
-
-    def _days_to_mark(self, tally: _Tally, days: Collection[date]) -> dict[str, set[date]]:
-        """Return, for each dataset, the days whose figures the new rows change."""
-        dataset = tally.dataset
-        if dataset.name == "attribution_events":
-            # Models keep one row an order: rows of these orders that are there already may now count otherwise.
-            parameters = {"tenant": self._tenant, "load": tally.load_id, "first": min(days), "last": max(days)}
-            found = self._connection.execute(_DAYS_OF_SAME_ORDERS, parameters).fetchall()
-            return {dataset.name: {*days, *(row[0] for row in found)}}
-        if _day_column(dataset) is not None:
-            return {dataset.name: set(days)}
-        marked: dict[str, set[date]] = {}
-        for name, day in self._connection.execute(_KNOWN_DAYS, (self._tenant, list(_EVENT_DATASETS))).fetchall():
-            marked.setdefault(name, set()).add(day)
-        return marked
 
     def _lock(self, kind: LiteralString, name: str) -> None:
         self._connection.execute(
@@ -748,22 +710,6 @@ with ranked as (
 )
 delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1
 """
-_DAYS_OF_SAME_ORDERS: Final = """
-with new_orders as (
-    select distinct n.order_number
-    from raw.attribution_events as n
-    where n.tenant_id = %(tenant)s
-        and n.load_id = %(load)s
-        and n.order_number is not null
-        and n.occurred_at >= %(first)s::date
-        and n.occurred_at < %(last)s::date + 1
-)
-select distinct (t.occurred_at at time zone 'UTC')::date
-from raw.attribution_events as t
-inner join new_orders as o on o.order_number = t.order_number
-where t.tenant_id = %(tenant)s
-"""
-_KNOWN_DAYS: Final = "select dataset, day from ingest.changes where tenant_id = %s and dataset = any(%s)"
 
 
 def _held(frame: pl.DataFrame) -> tuple[str, ...]:
@@ -787,6 +733,11 @@ def _same_key(dataset: Dataset) -> sql.Composed:
 
 def _day_column(dataset: Dataset) -> str | None:
     return "spend_date" if dataset.name == "spend" else dataset.time
+
+
+def _days_to_mark(dataset: Dataset, days: Collection[date]) -> list[str]:
+    """Return the days that new rows change: reference data changes any day."""
+    return ["-infinity"] if _day_column(dataset) is None else [str(day) for day in sorted(days)]
 
 
 def _within(column: str) -> sql.Composed:

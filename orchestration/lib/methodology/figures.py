@@ -401,11 +401,25 @@ where
 group by 1, 2, 3
 """
 _PENDING: Final = """
-select distinct tenant_id, day
-from ingest.pending_refresh
-where
-    tenant_id = any(%(tenants)s) and dataset = 'listener_events'
-    and day between %(pending_from)s and %(pending_to)s
+with pending as (
+    select p.tenant_id, p.day
+    from ingest.pending_refresh as p
+    inner join ingest.model_builds as b on b.model = 'int_requests__outcomes'
+    where p.producer = any(b.inputs) or p.producer = b.model
+)
+
+select distinct e.tenant_id, e.day
+from (
+    select tenant_id, (occurred_at at time zone 'UTC')::date as day
+    from raw.listener_events
+    where
+        exists (select from pending) and tenant_id = any(%(tenants)s)
+        and occurred_at >= %(starts_at)s and occurred_at < %(ends_at)s
+    union
+    select tenant_id, day from pending
+    where tenant_id = any(%(tenants)s) and isfinite(day) and day between %(pending_from)s and %(pending_to)s
+) as e
+inner join pending as p on p.tenant_id in ('', e.tenant_id) and p.day in ('-infinity', e.day)
 order by 1, 2
 """
 _WINDOWS: Final = """

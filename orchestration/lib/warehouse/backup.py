@@ -49,8 +49,7 @@ order by 1, 2
 """
 _FOREIGN_SNAPSHOTS: Final = """
 update ingest.model_builds set cluster = 0 where cluster is not null;
-delete from ingest.runs;
-delete from ingest.widened_days;
+delete from ingest.builds;
 update ingest.changes set changed_by = '3';
 """
 

@@ -1,12 +1,13 @@
 """The stage ``fit``: what no window can refresh at a fair price, after the refresh and nightly.
 
 First the data-driven models are fitted (``lib.attribution.fit``), then dbt builds the models tagged ``fit`` whole,
-with their tests, in one invocation. Where neither a model that they stand on was built since, nor their SQL is
-another, nothing is done.
+with their tests, in one invocation. The stage is a reader of the change log, under the name ``fit``: where what
+its models read has not changed since, and neither have their SQL and the settings, nothing is done.
 """
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -43,7 +44,7 @@ class Fit:
         self.threads = threads
         self._manifest = dbt.parse(database.environment())
         self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
-        self.plan = Plan((), (), ())
+        self.plan = Plan()
         self.summary: FitSummary | None = None
 
     def run(self) -> Iterator[dbt.Event]:
@@ -54,12 +55,20 @@ class Fit:
 
         """
         with self._at_work() as connection:
-            state = _state(connection, self.manifest, self.settings)
-            if _is_recorded(connection, state) and not _is_missing(connection, self.manifest):
+            version = _version(self.manifest, self.settings)
+            reads = changes.producers(self.manifest, fit_models(self.manifest))
+            run = f"fit {uuid.uuid4()}"
+            is_current = _is_recorded(connection, version) and not _is_missing(connection, self.manifest)
+            if is_current and changes.FIT_TAG not in changes.models_to_refresh(connection):
                 return
+            # What changes while the stage is at work is news to its next run.
+            connection.execute("select ingest.begin_build(%s, %s, %s, true)", (changes.FIT_TAG, run, reads))
             self.summary = self._fit(connection)
             yield from self._build()
-            changes.record_versions(connection, {**_versions(self.manifest), **state}, state)
+            connection.execute("select ingest.end_build(%s, %s, %s)", (changes.FIT_TAG, run, reads))
+            changes.record_versions(
+                connection, {**_versions(self.manifest), changes.FIT_TAG: version}, [changes.FIT_TAG]
+            )
 
     def fit(self) -> FitSummary:
         """Fit alone."""
@@ -97,7 +106,7 @@ class Fit:
 
     def _build(self, models: Sequence[str] = ()) -> Iterator[dbt.Event]:
         chosen = tuple(sorted(models))
-        self.plan = Plan(windows=(), stale=chosen or fit_models(self.manifest), windowed=())
+        self.plan = Plan(stale=chosen or fit_models(self.manifest))
         arguments = fit_arguments(chosen or (SELECTION,), threads=self.threads)
         yield from dbt.Invocation(arguments, self._manifest, self.database.environment()).events()
 
@@ -116,27 +125,19 @@ def fit_arguments(selection: Sequence[str], *, threads: int) -> list[str]:
     ]
 
 
-def _state(
-    connection: psycopg.Connection, manifest: Mapping[str, Any], settings: AttributionSettings
-) -> dict[str, str]:
-    """Return a digest for each model of the stage: of settings, version and last builds of windowed models."""
-    builds = connection.execute(
-        'select model, invocation_id from ingest.model_builds where seen is not null order by model collate "C"'
-    ).fetchall()
+def _version(manifest: Mapping[str, Any], settings: AttributionSettings) -> str:
+    """Return a digest of the settings and of the versions of the stage's models."""
     versions = _versions(manifest)
-    return {
-        name: hashlib.sha256(json.dumps([*astuple(settings), versions[name], builds]).encode()).hexdigest()[:16]
-        for name in fit_models(manifest)
-    }
+    parts = [*astuple(settings), *(versions[name] for name in fit_models(manifest))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _is_recorded(connection: psycopg.Connection, state: Mapping[str, str]) -> bool:
-    recorded: dict[str, str] = dict(
-        connection.execute(
-            "select model, version from ingest.model_builds where model = any(%s)", (list(state),)
-        ).fetchall()
+def _is_recorded(connection: psycopg.Connection, version: str) -> bool:
+    found = connection.execute(
+        "select 1 from ingest.model_builds where model = %s and version = %s and cluster = ingest.cluster()",
+        (changes.FIT_TAG, version),
     )
-    return recorded == state
+    return found.rowcount > 0
 
 
 def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:

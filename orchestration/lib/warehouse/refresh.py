@@ -1,9 +1,8 @@
-"""The refresh: from changed days to refreshed models, in one dbt invocation.
+"""The refresh: from changed slices to refreshed models, in one dbt invocation.
 
-What is decided here: whether there is anything to do, which models are rebuilt whole, and dbt's arguments for it.
-Models tagged ``fit`` are none of it: ``fit`` builds them.
-Which days a model refreshes it finds out itself, unless windows are given. ``changes`` knows what changed, ``dbt``
-runs the command.
+What is decided here: whether there is anything to do, which models take part, which are rebuilt whole, and dbt's
+arguments for it. Models tagged ``fit`` are none of it: ``fit`` builds them. Which slices a model refreshes it
+finds out itself, unless windows are given. ``changes`` knows what changed, ``dbt`` runs the command.
 """
 
 import json
@@ -16,38 +15,36 @@ import yaml
 
 from orchestration.lib.attribution.settings import check_settings
 from orchestration.lib.warehouse import changes, dbt
+from orchestration.lib.warehouse.changes import Build, Slice
 from orchestration.lib.warehouse.database import Database, advisory_lock
 from orchestration.lib.warehouse.migrations import require_current
-from orchestration.lib.warehouse.windows import Window
+from orchestration.lib.warehouse.windows import Window, merge_days
 from orchestration.settings import PROJECT_ROOT
 
-# A refresh of a window touches these; the rest are views and seeds, built when their text changes.
-WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
+_MOST_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a refresh will do: refresh ``windows`` of the windowed models, rebuild ``stale`` models whole.
+    """What a refresh will do: rebuild ``stale`` models whole and let ``windowed`` ones refresh.
 
-    ``given``: the windows were asked for; else they are the days that wait, and each model takes what is news
-    to it.
+    Those refresh the ``windows`` that were asked for, or, without any, what of the ``news`` each has not seen.
     """
 
-    windows: tuple[Window, ...]
-    stale: tuple[str, ...]
-    windowed: tuple[str, ...]
-    given: bool = False
+    stale: tuple[str, ...] = ()
+    windowed: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
+    news: tuple[Slice, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not self.windows and not self.stale
+        return not self.windowed and not self.stale
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models and seeds that dbt will build."""
-        windowed = self.windowed if self.windows else ()
-        return tuple(sorted({*self.stale, *windowed}))
+        return tuple(sorted({*self.stale, *self.windowed}))
 
     def summary(self) -> str:
         """Say in a line what was done."""
@@ -55,15 +52,33 @@ class Plan:
             return "nothing to do: the models hold all that was loaded"
         parts = []
         refreshed = set(self.windowed) - set(self.stale)
-        if self.windows and refreshed:
-            listed = ", ".join(str(window) for window in self.windows[:3])
-            more = f" and {len(self.windows) - 3} more windows" if len(self.windows) > 3 else ""
-            parts.append(f"{len(refreshed)} models refreshed for {listed}{more}")
+        if refreshed:
+            parts.append(f"{len(refreshed)} models refreshed for {self.what_changed()}")
         if self.stale:
-            listed = ", ".join(self.stale[:3])
-            more = f" and {len(self.stale) - 3} more" if len(self.stale) > 3 else ""
-            parts.append(f"{len(self.stale)} built whole ({listed}{more})")
+            parts.append(f"{len(self.stale)} built whole ({_list(self.stale)})")
         return "; ".join(parts)
+
+    def what_changed(self) -> str:
+        """Say in a few words what the windowed models are refreshed for."""
+        if self.windows:
+            return _list([str(window) for window in self.windows])
+        return slices_in_words(self.news)
+
+
+def slices_in_words(slices: Sequence[Slice]) -> str:
+    """Return the days and tenants of slices as people read them, the first few."""
+    days = [str(window) for window in merge_days(item.day for item in slices if item.day is not None)]
+    if any(item.day is None for item in slices):
+        days.append("any day")
+    tenants = sorted({item.tenant_id for item in slices})
+    if "" in tenants:
+        return f"{_list(days)} of every tenant"
+    return f"{_list(days)} of {_list(tenants)}"
+
+
+def _list(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _MOST_SHOWN} more" if len(texts) > _MOST_SHOWN else ""
+    return ", ".join(texts[:_MOST_SHOWN]) + more
 
 
 def make_plan(
@@ -88,24 +103,20 @@ def make_plan(
         raise dbt.DbtError(f"{', '.join(chosen_of_fit)}: no refresh builds this, but the stage fit: earmark fit")
     if models:
         chosen = tuple(sorted(models))
-        if windows and not full:
-            return Plan(windows=tuple(windows), stale=(), windowed=chosen, given=True)
-        return Plan(windows=(), stale=chosen, windowed=())
+        return Plan(windowed=chosen, windows=tuple(windows)) if windows and not full else Plan(stale=chosen)
     versions = changes.model_versions(manifest, project_variables())
-    stale = sorted(set(versions) - of_fit) if full else changes.stale_models(connection, manifest, versions)
+    if full:
+        return Plan(stale=tuple(sorted(set(versions) - of_fit)))
+    stale = changes.stale_models(connection, manifest, versions)
+    if windows:
+        windowed = {node["name"] for node in manifest["nodes"].values() if changes.is_windowed(node)} - of_fit
+    else:
+        windowed = changes.readers(manifest, {*stale, *changes.models_to_refresh(connection)})
     return Plan(
-        windows=tuple(windows) or tuple(changes.windows_of(changes.pending_days(connection))),
         stale=tuple(stale),
-        windowed=tuple(
-            sorted(
-                node["name"]
-                for node in manifest["nodes"].values()
-                if node["resource_type"] == "model"
-                and node["config"]["materialized"] in WINDOWED
-                and node["name"] not in of_fit
-            )
-        ),
-        given=bool(windows),
+        windowed=tuple(sorted(windowed)),
+        windows=tuple(windows),
+        news=() if windows else tuple(changes.pending_slices(connection)),
     )
 
 
@@ -126,7 +137,7 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     Tests that also read a model of the stage ``fit`` are left to that stage.
     """
     variables: dict[str, Any] = {"rebuild": list(plan.stale)}
-    if plan.given:
+    if plan.windows:
         variables["windows"] = [window.as_vars() for window in plan.windows]
     return [
         "build",
@@ -144,10 +155,16 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     ]
 
 
+def left_behind_in_words(relations: Sequence[str]) -> str:
+    """Say what is to be done with what removed models have left."""
+    return f"no model builds {_list(relations)} any more: drop what nobody reads"
+
+
 class Refresh:
     """One refresh of a database, under the lock that lets only one run at a time.
 
-    Use: ``refresh = Refresh(database)``, ``for event in refresh.run(): …``; ``refresh.plan`` says what it did.
+    Use: ``refresh = Refresh(database)``, ``for event in refresh.run(): …``; ``refresh.plan`` says what it did and
+    ``refresh.builds``, by model, for which slices; ``refresh.left_behind`` names what removed models have left.
     Parsing the project is paid once for each object.
     """
 
@@ -161,7 +178,9 @@ class Refresh:
         check_settings()
         self.database = database
         self.threads = threads
-        self.plan = Plan((), (), ())
+        self.plan = Plan()
+        self.builds: dict[str, Build] = {}
+        self.left_behind: list[str] = []
         self._manifest = dbt.parse(database.environment())
         self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
 
@@ -170,7 +189,7 @@ class Refresh:
     ) -> Iterator[dbt.Event]:
         """Refresh, as ``make_plan`` decides, and yield dbt's events. With nothing to do, nothing is run.
 
-        A model whose build or test failed keeps its days: they are refreshed again the next time.
+        A model whose build failed keeps its news: it is refreshed again the next time.
 
         Raises:
             DbtError: a model or test failed.
@@ -181,15 +200,21 @@ class Refresh:
             advisory_lock(connection, "refresh"),
         ):
             require_current(connection)
+            self.left_behind = changes.forget_removed(connection, self.manifest)
             self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
             versions = changes.model_versions(self.manifest, project_variables())
             if plan.is_empty:
-                changes.record_versions(connection, versions, ())
                 return
             changes.begin_whole(connection, plan.stale)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
-            yield from invocation.events()
+            for event in invocation.events():
+                if dbt.is_result(event) and event["data"]["node_info"]["resource_type"] == "model":
+                    name = event["data"]["node_info"]["node_name"]
+                    build = changes.build_of(connection, name, event["info"]["invocation_id"])
+                    if build is not None:
+                        self.builds[name] = build
+                yield event
             changes.record_versions(connection, versions, plan.stale)
 
 

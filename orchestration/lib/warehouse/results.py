@@ -101,9 +101,10 @@ def ledger(connection: psycopg.Connection) -> list[LedgerLine]:
             ),
 
             pending as (
-                select tenant_id, dataset, count(*) as days
+                select tenant_id, split_part(producer, '.', 2) as dataset, count(*) as days
                 from ingest.pending_refresh
-                group by tenant_id, dataset
+                where producer like 'raw.%'
+                group by 1, 2
             )
 
             select loaded.*, coalesce(pending.days, 0) as days_pending

@@ -1,0 +1,495 @@
+-- One change log, by producer: a raw table, or a model. Whoever changes rows notes their slices (tenant and UTC day) in the
+-- transaction that changes them; a model takes as news the slices of what it directly reads and has not seen, replaces
+-- exactly those, and notes the ones that came out otherwise. So equal results stop the wave, and a model that was not
+-- built publishes nothing.
+--
+-- A change is known by its transaction, what a model has seen by a snapshot (pg_snapshot): what that does not show is news,
+-- however late its transaction commits. No clock and no sequence is compared.
+
+-- What was before: days without tenants for all models at once, and days between models handed on by name.
+drop view ingest.pending_refresh;
+drop table ingest.runs, ingest.widened_days;
+drop function ingest.note_change(), ingest.note_truncate(), ingest.note_reference_change(), ingest.note_setting_change(),
+ingest.note_campaign_change(), ingest.note_agent_list_change() cascade;
+drop function ingest.begin_run(text), ingest.end_build(text, text, boolean, text[], text[], daterange[]),
+ingest.pending_days(pg_snapshot), ingest.earlier(pg_snapshot, pg_snapshot), ingest.unfounded_models(), ingest.oids_of(text[]),
+ingest.widened_days_of(text, text), ingest.widen(text[], date[], text),
+ingest.hand_on_widened(text, text, boolean, daterange[], text[]), ingest.note_lookback_change(text),
+ingest.settle_restored_changes(), ingest.mark_changed(text, text, date[]);
+
+-- What waited is refreshed by the first run: every model is built whole once, for its macros have changed.
+drop table ingest.changes;
+create table ingest.changes (
+    producer text collate "C" not null,
+    tenant_id text collate "C" not null,
+    day date not null,
+    changed_by xid8 not null default pg_current_xact_id(),
+    changed_at timestamptz not null default now(),
+    primary key (producer, tenant_id, day)
+);
+create index changes_by_transaction on ingest.changes (changed_by);
+comment on table ingest.changes is
+'The change log. One row a producer (a raw table, schema included, or a model), tenant and UTC day: the transaction that last changed it. What every reader has seen is forgotten.';
+comment on column ingest.changes.tenant_id is 'Empty: every tenant.';
+comment on column ingest.changes.day is '-infinity: any day; so changes reference data, and a model that was built whole.';
+
+alter table ingest.model_builds drop column stands_on, drop column invocation_id, drop column was_whole;
+alter table ingest.model_builds add column inputs text [] not null default '{}';
+update ingest.model_builds set seen = null, cluster = null;
+comment on table ingest.model_builds is
+'One row a reader of the change log: the changes that it has seen, and the version of its SQL when it was last built whole.';
+comment on column ingest.model_builds.inputs is 'The producers that it reads, directly or through views.';
+
+create table ingest.builds (
+    model text not null,
+    invocation_id text not null,
+    taken pg_snapshot not null,
+    slices jsonb,
+    is_complete boolean not null,
+    horizon date,
+    begun_at timestamptz not null default clock_timestamp(),
+    ended_at timestamptz,
+    changed jsonb,
+    primary key (model, invocation_id)
+);
+comment on table ingest.builds is
+'One row a model and dbt invocation of the last days: what it started from, the slices that it looked at and those that it changed.';
+comment on column ingest.builds.taken is 'The changes that it has seen once it has ended.';
+comment on column ingest.builds.slices is
+'Groups of tenants with their days: [{"tenants": [...] or null for all, "days": [[first or null, day after the last or null], ...]}, ...]. Null: it is built whole.';
+comment on column ingest.builds.is_complete is 'Whether the slices hold all that was news to the model; they may not where windows were asked for.';
+comment on column ingest.builds.horizon is 'The day before which retention has dropped raw rows: nothing older is built again.';
+
+-- Who writes ------------------------------------------------------------------------------------------------------
+
+-- Note slices: tenants and days in pairs. They are taken in key order, so that two writers never deadlock.
+create function ingest.note(of_producer text, tenants text[], days date[])
+returns void
+language sql
+as $$
+    insert into ingest.changes as c (producer, tenant_id, day)
+    select of_producer, s.tenant_id, s.day
+    from (select distinct t.tenant_id collate "C" as tenant_id, t.day from unnest(tenants, days) as t (tenant_id, day)) as s
+    order by s.tenant_id, s.day
+    on conflict (producer, tenant_id, day)
+    do update set changed_by = pg_current_xact_id(), changed_at = now()
+    where c.changed_by <> pg_current_xact_id();
+$$;
+
+-- Say that days of a tenant's dataset have changed; '-infinity' is any day.
+create function ingest.mark_changed(tenant text, of_dataset text, days date[])
+returns void
+language plpgsql
+as $$
+begin
+    if to_regclass(format('raw.%I', of_dataset)) is null then
+        raise exception 'there is no dataset %: raw has no such table', of_dataset
+        using hint = 'Name a table of schema raw, such as listener_events.';
+    elsif not exists (select from tenancy.tenants as t where t.tenant_id = tenant) then
+        raise exception 'there is no tenant %', tenant
+        using hint = 'Add it first: earmark tenant add.';
+    end if;
+    perform ingest.note('raw.' || of_dataset, array_fill(tenant, array[cardinality(days)]), days);
+end;
+$$;
+
+-- Whoever writes a row notes its slice: this trigger, told the column of its day, none for reference data. The loader
+-- notes the slices of a file by itself, at once, and says so with the setting earmark.marks_days: per row that costs it next to
+-- nothing. (Triggers with transition tables would be simpler; they took a third off the speed of COPY into a partitioned
+-- table.)
+create function ingest.note_change()
+returns trigger
+language plpgsql
+as $$
+declare
+    producer text := tg_argv[0];
+    touched jsonb;
+    day_of date;
+    mark text;
+begin
+    foreach touched in array
+        case tg_op
+            when 'INSERT' then array[to_jsonb(new)] when 'DELETE' then array[to_jsonb(old)]
+            else array[to_jsonb(old), to_jsonb(new)]
+        end
+    loop
+        day_of := case
+            when tg_argv[1] = '' then '-infinity'
+            else ((touched ->> tg_argv[1])::timestamptz at time zone 'UTC')::date
+        end;
+        -- Rows of one slice mostly come together: the last mark of this transaction is remembered.
+        mark := concat_ws(' ', pg_current_xact_id(), producer, touched ->> 'tenant_id', day_of);
+        if current_setting('earmark.last_mark', true) is distinct from mark then
+            perform ingest.note(producer, array[touched ->> 'tenant_id'], array[day_of]);
+            perform set_config('earmark.last_mark', mark, true);
+        end if;
+    end loop;
+    return null;
+end;
+$$;
+
+-- What was dropped from a table at once is not known by row.
+create function ingest.note_truncate()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform ingest.note(tg_argv[0], array[''], array['-infinity'::date]);
+    return null;
+end;
+$$;
+
+-- A list of user agents changes how the days are classified on which it is in effect.
+create function ingest.note_agent_list_change()
+returns trigger
+language plpgsql
+as $$
+declare
+    first_day date := case tg_op when 'DELETE' then old.effective_from else new.effective_from end;
+    next_list date := (select min(l.effective_from) from ingest.agent_lists as l where l.effective_from > first_day);
+begin
+    perform ingest.note('ingest.agent_lists', array_agg(s.tenant_id), array_agg(s.day))
+    from (
+        select distinct e.tenant_id, (e.occurred_at at time zone 'UTC')::date as day
+        from raw.listener_events as e
+        where
+            e.occurred_at >= first_day::timestamp at time zone 'UTC'
+            and e.occurred_at < coalesce(next_list::timestamp at time zone 'UTC', 'infinity')
+    ) as s;
+    return null;
+end;
+$$;
+
+do $$
+declare
+    of_table regclass;
+    day_column text;
+begin
+    for of_table, day_column in
+        select
+            c.oid::regclass,
+            coalesce(
+                h.time_column,
+                (
+                    select a.attname from pg_attribute as a
+                    where a.attrelid = c.oid and c.relname = 'spend' and a.attname = 'spend_date'
+                ),
+                ''
+            )
+        from pg_class as c
+        inner join pg_attribute as t on t.attrelid = c.oid and t.attname = 'tenant_id'
+        left join timeseries.hypertables as h on h.schema_name = 'raw' and h.table_name = c.relname
+        where
+            not c.relispartition and c.relkind in ('r', 'p')
+            and (c.relnamespace = 'raw'::regnamespace or c.oid = 'tenancy.safe_addresses'::regclass)
+    loop
+        execute format(
+            'create trigger note_change after insert or update or delete on %1$s for each row'
+            || ' when (coalesce(current_setting(''earmark.marks_days'', true), '''') <> ''yes'')'
+            || ' execute function ingest.note_change(%1$L, %2$L)', of_table, day_column
+        );
+        execute format(
+            'create trigger note_truncate after truncate on %1$s for each statement'
+            || ' execute function ingest.note_truncate(%1$L)', of_table
+        );
+    end loop;
+end;
+$$;
+create trigger note_change after update on tenancy.tenants for each row
+when ((to_jsonb(old) - 'name') is distinct from (to_jsonb(new) - 'name'))
+execute function ingest.note_change('tenancy.tenants', '');
+create trigger note_change after insert or delete on ingest.agent_lists for each row
+execute function ingest.note_agent_list_change();
+
+-- Who reads -------------------------------------------------------------------------------------------------------
+
+-- The day before which retention has dropped raw rows: what is older cannot be built again.
+create function ingest.horizon()
+returns date
+language sql stable
+as $$
+    select (max(h.dropped_before) at time zone 'UTC')::date from timeseries.hypertables as h where h.schema_name = 'raw';
+$$;
+
+-- The changes of these producers that a snapshot does not show. The index finds them: history costs nothing. The planner,
+-- which takes a third of the table for unseen, would read all of it.
+create function ingest.unseen(seen pg_snapshot, producers text[])
+returns setof ingest.changes
+language sql stable
+set enable_seqscan = off
+as $$
+    select c.*
+    from ingest.changes as c
+    where
+        c.changed_by >= pg_snapshot_xmin(seen) and not pg_visible_in_snapshot(c.changed_by, seen)
+        and c.producer = any(producers) and (c.day = '-infinity' or c.day >= coalesce(ingest.horizon(), '-infinity'));
+$$;
+
+-- Slices, tenants and days in pairs, as the groups of ingest.builds.slices: the fewest that hold exactly these, from a day
+-- on. Beyond a hundred ranges of days or a thousand tenants a condition would cost more than it saves: then they are the days
+-- of all tenants, and where these are too many, the span from the first to the last.
+create function ingest.grouped(tenants text[], days date[], since date default null)
+returns jsonb
+language sql stable
+as $$
+    with of_tenant as (
+        select
+            s.tenant_id,
+            range_agg(
+                case when isfinite(s.day) then daterange(s.day, s.day + 1) else daterange(null, null) end
+                * daterange(since, null)
+            ) as days
+        from unnest(tenants, days) as s (tenant_id, day)
+        group by s.tenant_id
+    ),
+
+    exact as (
+        select array_agg(t.tenant_id order by t.tenant_id) filter (where t.tenant_id <> '') as tenants, t.days
+        from of_tenant as t
+        where not isempty(t.days)
+        group by t.tenant_id = '', t.days
+    ),
+
+    all_tenants as (
+        select null::text[] as tenants, range_agg(e.days) as days
+        from exact as e
+        having
+            sum((select count(*) from unnest(e.days))) > 100
+            or (select count(*) from of_tenant) > 1000
+    ),
+
+    groups as (
+        select e.* from exact as e where not exists (select from all_tenants)
+        union all
+        select
+            a.tenants,
+            case when (select count(*) from unnest(a.days)) > 100 then range_merge(a.days)::datemultirange else a.days end
+        from all_tenants as a
+    )
+
+    select coalesce(
+        jsonb_agg(
+            jsonb_build_object(
+                'tenants', g.tenants,
+                'days', (select jsonb_agg(jsonb_build_array(lower(r), upper(r)) order by r) from unnest(g.days) as r)
+            )
+            order by g.tenants nulls first
+        ),
+        '[]'
+    )
+    from groups as g;
+$$;
+
+-- The tenants and days of groups one by one, as the log notes them; what has no bound is any day.
+create function ingest.listed(slices jsonb)
+returns table (tenant_id text, day date)
+language sql stable
+as $$
+    select distinct t.tenant_id, d.day::date
+    from jsonb_array_elements(slices) as g
+    cross join lateral jsonb_array_elements(g -> 'days') as r
+    cross join lateral (
+        select '' as tenant_id where g -> 'tenants' = 'null'
+        union all
+        select jsonb_array_elements_text(case when g -> 'tenants' <> 'null' then g -> 'tenants' end)
+    ) as t
+    cross join lateral (
+        select generate_series((r ->> 0)::timestamp, (r ->> 1)::timestamp - interval '1 day', interval '1 day') as day
+        where r ->> 0 is not null and r ->> 1 is not null
+        union all
+        select '-infinity' where r ->> 0 is null or r ->> 1 is null
+    ) as d;
+$$;
+
+-- The days of groups, whosever they are, as disjoint ranges.
+create function ingest.spans(slices jsonb)
+returns setof daterange
+language sql stable
+as $$
+    select unnest(range_agg(daterange((r ->> 0)::date, (r ->> 1)::date)))
+    from jsonb_array_elements(slices) as g
+    cross join lateral jsonb_array_elements(g -> 'days') as r;
+$$;
+
+-- What a model builds in an invocation, fixed when it is first asked: a model and its tests mean the same slices, whatever
+-- is loaded meanwhile. given: the days that were asked for, of all tenants; to them come the news from other models, which
+-- this invocation may have made. Without them all that is news to it; everything where it was never built here.
+create function ingest.begin_build(
+    of_model text, of_invocation text, producers text[], whole boolean, given datemultirange default null
+)
+returns ingest.builds
+language plpgsql
+as $$
+declare
+    build ingest.builds;
+    known ingest.model_builds;
+begin
+    select b.* into build from ingest.builds as b where b.model = of_model and b.invocation_id = of_invocation;
+    if found and (build.slices is null or not whole) then
+        return build;
+    end if;
+    build.model := of_model;
+    build.invocation_id := of_invocation;
+    build.taken := pg_current_snapshot();
+    build.is_complete := true;
+    build.horizon := ingest.horizon();
+    build.begun_at := clock_timestamp();
+    build.slices := null;
+    select b.* into known from ingest.model_builds as b
+    where b.model = of_model and b.seen is not null and b.cluster = ingest.cluster();
+    if found and not whole then
+        with news as (
+            select u.tenant_id, u.day
+            from ingest.unseen(known.seen, producers) as u
+            where given is null or u.producer not like '%.%'
+            union all
+            select '', d.day::date
+            from unnest(given) as r
+            cross join lateral generate_series(lower(r)::timestamp, upper(r)::timestamp - interval '1 day', interval '1 day') as d (day)
+        )
+
+        select ingest.grouped(array_agg(n.tenant_id), array_agg(n.day), build.horizon) into build.slices from news as n;
+        build.is_complete := given is null or not exists (
+            select from ingest.unseen(known.seen, producers) as u
+            where u.producer like '%.%' and not u.day <@ given
+        );
+    end if;
+    insert into ingest.builds as b
+    select build.*
+    on conflict (model, invocation_id) do update set slices = null, is_complete = true;
+    return build;
+end;
+$$;
+
+-- A model is built: what it has seen, and the slices that came out otherwise, for those that read it. changed: null where that
+-- is not known, of what it looked at all.
+create function ingest.end_build(of_model text, of_invocation text, producers text[], changed jsonb default null)
+returns void
+language plpgsql
+as $$
+declare
+    build ingest.builds;
+begin
+    update ingest.builds as b
+    set ended_at = clock_timestamp(), changed = coalesce(end_build.changed, b.slices)
+    where b.model = of_model and b.invocation_id = of_invocation
+    returning b.* into build;
+    if not found then
+        raise exception 'the build of % by % has not begun', of_model, of_invocation;
+    end if;
+    insert into ingest.model_builds as b (model, seen, cluster, inputs)
+    values (of_model, build.taken, ingest.cluster(), producers)
+    on conflict (model) do update
+    set
+        seen = case when build.is_complete then excluded.seen else b.seen end,
+        cluster = excluded.cluster, inputs = excluded.inputs, built_at = now();
+    if build.slices is null then
+        perform ingest.note(of_model, array[''], array['-infinity'::date]);
+    end if;
+end;
+$$;
+
+-- The slices that models looked at in an invocation; null where one was built whole or none was built.
+create function ingest.looked_at(of_models text[], of_invocation text)
+returns jsonb
+language sql stable
+as $$
+    select case
+        when count(*) > 0 and bool_and(b.slices is not null) then (
+            select ingest.grouped(array_agg(s.tenant_id), array_agg(s.day))
+            from ingest.builds as o
+            cross join lateral ingest.listed(o.slices) as s
+            where o.invocation_id = of_invocation and o.model = any(of_models)
+        )
+    end
+    from ingest.builds as b
+    where b.invocation_id = of_invocation and b.model = any(of_models);
+$$;
+
+-- The readers to which something is news.
+create function ingest.models_to_refresh()
+returns setof text
+language sql stable
+as $$
+    select b.model
+    from ingest.model_builds as b
+    where b.seen is not null and b.cluster = ingest.cluster() and exists (select from ingest.unseen(b.seen, b.inputs));
+$$;
+
+-- Before a run: what every reader has seen is forgotten. In a cluster that a dump was restored into, transactions are numbered
+-- anew, and the changes of the dump bear numbers that are yet to come: they are older than all, for each model is built
+-- whole there once.
+create function ingest.begin_run()
+returns void
+language sql
+as $$
+    update ingest.changes set changed_by = '3' where changed_by >= pg_snapshot_xmax(pg_current_snapshot());
+    delete from ingest.changes as c
+    using (
+        select s.producer, s.tenant_id, s.day
+        from ingest.changes as s
+        where s.changed_by < (
+            select min(pg_snapshot_xmin(b.seen)) from ingest.model_builds as b
+            where b.seen is not null and b.cluster = ingest.cluster()
+        )
+        for update skip locked
+    ) as f
+    where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day;
+    delete from ingest.builds where begun_at < now() - interval '7 days';
+$$;
+
+-- The slices that wait for a refresh: news to some model, or, before the first build, all of them.
+create view ingest.pending_refresh as
+select distinct
+    d.producer,
+    d.tenant_id,
+    d.day,
+    d.changed_by,
+    d.changed_at
+from (
+    select b.seen, b.inputs
+    from ingest.model_builds as b
+    where b.seen is not null and b.cluster = ingest.cluster() and b.model <> 'fit'
+    union all
+    select '1:1:', array(select c.producer from ingest.changes as c)
+    where not exists (
+        select from ingest.model_builds as b where b.seen is not null and b.cluster = ingest.cluster() and b.model <> 'fit'
+    )
+) as s
+cross join lateral ingest.unseen(s.seen, s.inputs) as d;
+comment on view ingest.pending_refresh is
+'One row a slice of a producer that changed and that some model that reads it has not seen yet.';
+
+-- As in 0010_refresh_metrics.sql, by the change log.
+create or replace procedure timeseries.refresh_metrics_daily()
+language plpgsql
+as $$
+declare
+    aggregate text;
+    producers text[];
+    invocation constant text := 'timeseries.refresh_metrics_daily ' || gen_random_uuid();
+    build ingest.builds;
+    span daterange;
+begin
+    -- The days are made of the hours.
+    foreach aggregate in array array['cagg_listener_events_hourly', 'cagg_listener_events_daily'] loop
+        select b.inputs into producers
+        from ingest.model_builds as b
+        where b.model = aggregate and b.seen is not null and b.cluster = ingest.cluster();
+        if not found or to_regclass('rollups.' || aggregate) is null then
+            raise exception 'rollups.% has never been built here', aggregate
+            using hint = 'Build it once: earmark build';
+        end if;
+        build := ingest.begin_build(aggregate, invocation, producers, false);
+        for span in select s from ingest.spans(build.slices) as s loop
+            call timeseries.refresh_continuous_aggregate(
+                to_regclass('rollups.' || aggregate),
+                lower(span)::timestamp at time zone 'UTC', upper(span)::timestamp at time zone 'UTC'
+            );
+        end loop;
+        perform ingest.note(aggregate, array_agg(s.tenant_id), array_agg(s.day)) from ingest.listed(build.slices) as s;
+        perform ingest.end_build(aggregate, invocation, producers);
+        commit;
+    end loop;
+end;
+$$;
