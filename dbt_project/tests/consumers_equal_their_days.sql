@@ -36,7 +36,8 @@ expected as (
     left join tenant_days
         on days.tenant_id = tenant_days.tenant_id and days.bucket = tenant_days.bucket
     cross join (values ('day'), ('week'), ('month')) as periods (period)
-    where {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", before_days=30, tenant_column='days.tenant_id') }}
+    where
+        {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", before_days=30, tenant_column='days.tenant_id') }}
     group by days.tenant_id, periods.period, date_trunc(periods.period, days.bucket, 'UTC')
 ),
 

@@ -1,6 +1,6 @@
 -- What each response says by itself: the campaigns that it names, by id, code or URL, and whether one counts it. So the
--- orders (fct_conversions) and the touches (int_touchpoints) read the same. An event of an order is news to the days of all
--- its others: hence linked_by.
+-- orders (fct_conversions) and the touches (int_touchpoints) read the same. An event of an order is news to the days of
+-- all its others: hence linked_by.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
