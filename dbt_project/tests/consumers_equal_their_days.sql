@@ -37,7 +37,7 @@ expected as (
         on days.tenant_id = tenant_days.tenant_id and days.bucket = tenant_days.bucket
     cross join (values ('day'), ('week'), ('month')) as periods (period)
     where
-        {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", before_days=30, tenant_column='days.tenant_id') }}
+        {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", 30, tenant_column='days.tenant_id') }}
     group by days.tenant_id, periods.period, date_trunc(periods.period, days.bucket, 'UTC')
 ),
 
