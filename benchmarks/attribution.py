@@ -86,6 +86,16 @@ select 'bench', md5(key)::uuid, at, 'purchase', 'pixel', '{{{{pixel}}}}'::text[]
 {NUMBERED}
 """
 FILLED = {"touch": ("marts.fct_ad_impressions", TOUCHES), "conversion": ("marts.fct_conversions", CONVERSIONS)}
+# As the materialization hypertable notes what it has replaced: by household, up to 10,000 of them.
+NOTED = """
+with written as ({insert} returning 'household_key=' || household_key::text as key)
+select ingest.note({producer}, array_agg('bench'::text), array_agg({day}::date), array_agg(key))
+from (
+    select key from written where (select count(distinct key) from written) <= 10000
+    union
+    select '' where (select count(distinct key) from written) > 10000
+) as noted
+"""
 IN_PATHS: LiteralString = "marts.fct_attribution_paths where left_out_as is null"
 PARTS = {"paths": PATHS, "credits": CREDITS, "readers": CREDITS + "+"}  # what stands on credits
 
@@ -124,12 +134,17 @@ class Bench:
     households: int
 
     def fill(self, kind: str, day: date, first: int = 1, count: int | None = None) -> None:
-        """Make the touches or conversions of a day, or only ``count`` from number ``first`` on."""
+        """Make the touches or conversions of a day, or only ``count`` from number ``first`` on, and note them."""
         table, insert = FILLED[kind]
         self.connection.execute("select timeseries.ensure_chunks(%s, %s, %s)", (table, day, day + ONE_DAY))
         given = (kind, day.isoformat(), first, count or self.per_day[kind], self.households)
         names = ("kind", "day", "first", "count", "households")
-        self.connection.execute(sql.SQL(insert).format(**dict(zip(names, map(sql.Literal, given), strict=True))))
+        noted = sql.SQL(NOTED).format(
+            insert=sql.SQL(insert).format(**dict(zip(names, map(sql.Literal, given), strict=True))),
+            producer=table.removeprefix("marts."),
+            day=day,
+        )
+        self.connection.execute(noted)
 
     def count(self, rows: LiteralString) -> int:
         """Return how many there are."""
@@ -199,7 +214,7 @@ def refreshes(bench: Bench, options: argparse.Namespace) -> None:
         else:
             bench.fill("touch", day)
             bench.fill("conversion", day)
-        turns.append(bench.models(name, "--event-time-start", f"{day}", "--event-time-end", f"{day + ONE_DAY}"))
+        turns.append(bench.models(name))
     print(f"\n{rows}; medians, and how many times faster than the whole")
     for name, turns in taken.items():
         medians = [statistics.median(part) for part in zip(*turns, strict=True)]

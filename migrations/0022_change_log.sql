@@ -1,7 +1,8 @@
 -- One change log, by producer: a raw table, or a model. Whoever changes rows notes their slices (tenant and UTC day) in the
 -- transaction that changes them; a model takes as news the slices of what it directly reads and has not seen, replaces
 -- exactly those, and notes the ones that came out otherwise. So equal results stop the wave, and a model that was not
--- built publishes nothing.
+-- built publishes nothing. Whoever knows which rows of a slice changed names them by key, a column and its value: a reader
+-- that can find by it what hangs on these rows looks at that alone, to all others the slice is news.
 --
 -- A change is known by its transaction, what a model has seen by a snapshot (pg_snapshot): what that does not show is news,
 -- however late its transaction commits. No clock and no sequence is compared.
@@ -23,15 +24,18 @@ create table ingest.changes (
     producer text collate "C" not null,
     tenant_id text collate "C" not null,
     day date not null,
+    key text collate "C" not null default '',
     changed_by xid8 not null default pg_current_xact_id(),
     changed_at timestamptz not null default now(),
-    primary key (producer, tenant_id, day)
+    primary key (producer, tenant_id, day, key)
 );
 create index changes_by_transaction on ingest.changes (changed_by);
 comment on table ingest.changes is
-'The change log. One row a producer (a raw table, schema included, or a model), tenant and UTC day: the transaction that last changed it. What every reader has seen is forgotten.';
+'The change log. One row a producer (a raw table, schema included, or a model), tenant, UTC day and key: the transaction that last changed it. What every reader has seen is forgotten.';
 comment on column ingest.changes.tenant_id is 'Empty: every tenant.';
 comment on column ingest.changes.day is '-infinity: any day; so changes reference data, and a model that was built whole.';
+comment on column ingest.changes.key is
+'Which rows: column=value, those that had or have this value there, nothing after = for null. Empty: any of the slice.';
 
 alter table ingest.model_builds drop column stands_on, drop column invocation_id, drop column was_whole;
 alter table ingest.model_builds add column inputs text [] not null default '{}';
@@ -62,16 +66,20 @@ comment on column ingest.builds.horizon is 'The day before which retention has d
 
 -- Who writes ------------------------------------------------------------------------------------------------------
 
--- Note slices: tenants and days in pairs. They are taken in key order, so that two writers never deadlock.
-create function ingest.note(of_producer text, tenants text[], days date[])
+-- Note slices: tenants and days in pairs, and the keys of the rows where they are known. They are taken in key order, so
+-- that two writers never deadlock.
+create function ingest.note(of_producer text, tenants text[], days date[], keys text[] default null)
 returns void
 language sql
 as $$
-    insert into ingest.changes as c (producer, tenant_id, day)
-    select of_producer, s.tenant_id, s.day
-    from (select distinct t.tenant_id collate "C" as tenant_id, t.day from unnest(tenants, days) as t (tenant_id, day)) as s
-    order by s.tenant_id, s.day
-    on conflict (producer, tenant_id, day)
+    insert into ingest.changes as c (producer, tenant_id, day, key)
+    select of_producer, s.tenant_id, s.day, s.key
+    from (
+        select distinct t.tenant_id collate "C" as tenant_id, t.day, coalesce(t.key, '') collate "C" as key
+        from unnest(tenants, days, keys) as t (tenant_id, day, key)
+    ) as s
+    order by s.tenant_id, s.day, s.key
+    on conflict (producer, tenant_id, day, key)
     do update set changed_by = pg_current_xact_id(), changed_at = now()
     where c.changed_by <> pg_current_xact_id();
 $$;
@@ -93,10 +101,9 @@ begin
 end;
 $$;
 
--- Whoever writes a row notes its slice: this trigger, told the column of its day, none for reference data. The loader
--- notes the slices of a file by itself, at once, and says so with the setting earmark.marks_days: per row that costs it next to
--- nothing. (Triggers with transition tables would be simpler; they took a third off the speed of COPY into a partitioned
--- table.)
+-- Whoever writes a row of a day notes its slice: this trigger, told the column of its day. The loader notes the slices of a
+-- file by itself, at once, and says so with the setting earmark.marks_days: per row that costs it next to nothing. (A
+-- trigger a statement, as below, took a third off the speed of COPY into a partitioned table.)
 create function ingest.note_change()
 returns trigger
 language plpgsql
@@ -113,10 +120,7 @@ begin
             else array[to_jsonb(old), to_jsonb(new)]
         end
     loop
-        day_of := case
-            when tg_argv[1] = '' then '-infinity'
-            else ((touched ->> tg_argv[1])::timestamptz at time zone 'UTC')::date
-        end;
+        day_of := ((touched ->> tg_argv[1])::timestamptz at time zone 'UTC')::date;
         -- Rows of one slice mostly come together: the last mark of this transaction is remembered.
         mark := concat_ws(' ', pg_current_xact_id(), producer, touched ->> 'tenant_id', day_of);
         if current_setting('earmark.last_mark', true) is distinct from mark then
@@ -139,23 +143,26 @@ begin
 end;
 $$;
 
--- A list of user agents changes how the days are classified on which it is in effect.
-create function ingest.note_agent_list_change()
+-- Reference data: any day of the tenant, every tenant where the rows have none. Told columns, the rows are named by them.
+create function ingest.note_reference_change()
 returns trigger
 language plpgsql
 as $$
 declare
-    first_day date := case tg_op when 'DELETE' then old.effective_from else new.effective_from end;
-    next_list date := (select min(l.effective_from) from ingest.agent_lists as l where l.effective_from > first_day);
+    touched text := case tg_op
+        when 'INSERT' then 'select to_jsonb(t) as r from written as t'
+        when 'DELETE' then 'select to_jsonb(t) as r from gone as t'
+        else '(select to_jsonb(t) from written as t except all select to_jsonb(t) from gone as t)'
+            || ' union all (select to_jsonb(t) from gone as t except all select to_jsonb(t) from written as t)'
+    end;
 begin
-    perform ingest.note('ingest.agent_lists', array_agg(s.tenant_id), array_agg(s.day))
-    from (
-        select distinct e.tenant_id, (e.occurred_at at time zone 'UTC')::date as day
-        from raw.listener_events as e
-        where
-            e.occurred_at >= first_day::timestamp at time zone 'UTC'
-            and e.occurred_at < coalesce(next_list::timestamp at time zone 'UTC', 'infinity')
-    ) as s;
+    execute format(
+        'select ingest.note(%L, array_agg(coalesce(t.r ->> ''tenant_id'', '''')), array_agg(''-infinity''::date), array_agg(k.key))'
+        || ' from (%s) as t (r)'
+        || ' left join lateral (select c || ''='' || coalesce(t.r ->> c, '''') as key from unnest(%L::text[]) as c) as k on true'
+        || ' having count(*) > 0',
+        tg_argv[0], touched, tg_argv[1:]
+    );
     return null;
 end;
 $$;
@@ -164,6 +171,7 @@ do $$
 declare
     of_table regclass;
     day_column text;
+    keys text;
 begin
     for of_table, day_column in
         select
@@ -173,33 +181,59 @@ begin
                 (
                     select a.attname from pg_attribute as a
                     where a.attrelid = c.oid and c.relname = 'spend' and a.attname = 'spend_date'
-                ),
-                ''
+                )
             )
         from pg_class as c
-        inner join pg_attribute as t on t.attrelid = c.oid and t.attname = 'tenant_id'
         left join timeseries.hypertables as h on h.schema_name = 'raw' and h.table_name = c.relname
         where
             not c.relispartition and c.relkind in ('r', 'p')
-            and (c.relnamespace = 'raw'::regnamespace or c.oid = 'tenancy.safe_addresses'::regclass)
+            and (
+                c.relnamespace = 'raw'::regnamespace
+                or c.oid in ('tenancy.safe_addresses'::regclass, 'ingest.agent_lists'::regclass)
+            )
     loop
-        execute format(
-            'create trigger note_change after insert or update or delete on %1$s for each row'
-            || ' when (coalesce(current_setting(''earmark.marks_days'', true), '''') <> ''yes'')'
-            || ' execute function ingest.note_change(%1$L, %2$L)', of_table, day_column
-        );
         execute format(
             'create trigger note_truncate after truncate on %1$s for each statement'
             || ' execute function ingest.note_truncate(%1$L)', of_table
         );
+        if day_column is not null then
+            execute format(
+                'create trigger note_change after insert or update or delete on %1$s for each row'
+                || ' when (coalesce(current_setting(''earmark.marks_days'', true), '''') <> ''yes'')'
+                || ' execute function ingest.note_change(%1$L, %2$L)', of_table, day_column
+            );
+        else
+            keys := case of_table
+                when 'raw.episodes'::regclass then $k$, 'episode_id', 'enclosure_key', 'guid'$k$
+                when 'ingest.agent_lists'::regclass then $k$, 'effective_from'$k$
+                else ''
+            end;
+            execute format(
+                'create trigger note_insert after insert on %1$s referencing new table as written'
+                || ' for each statement execute function ingest.note_reference_change(%1$L%2$s);'
+                || 'create trigger note_delete after delete on %1$s referencing old table as gone'
+                || ' for each statement execute function ingest.note_reference_change(%1$L%2$s);'
+                || 'create trigger note_update after update on %1$s referencing new table as written old table as gone'
+                || ' for each statement execute function ingest.note_reference_change(%1$L%2$s)', of_table, keys
+            );
+        end if;
     end loop;
+end;
+$$;
+
+-- A tenant's settings; its name is none.
+create function ingest.note_setting_change()
+returns trigger
+language plpgsql
+as $$
+begin
+    perform ingest.note('tenancy.tenants', array[new.tenant_id], array['-infinity'::date]);
+    return null;
 end;
 $$;
 create trigger note_change after update on tenancy.tenants for each row
 when ((to_jsonb(old) - 'name') is distinct from (to_jsonb(new) - 'name'))
-execute function ingest.note_change('tenancy.tenants', '');
-create trigger note_change after insert or delete on ingest.agent_lists for each row
-execute function ingest.note_agent_list_change();
+execute function ingest.note_setting_change();
 
 -- Who reads -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +257,22 @@ as $$
     where
         c.changed_by >= pg_snapshot_xmin(seen) and not pg_visible_in_snapshot(c.changed_by, seen)
         and c.producer = any(producers) and (c.day = '-infinity' or c.day >= coalesce(ingest.horizon(), '-infinity'));
+$$;
+
+-- What is news to a model: what of these producers it has not seen. given: the days that were asked for instead, of all
+-- tenants; to them come the news from other models, which this invocation may have made. Nothing where it was never built here.
+create function ingest.news(of_model text, producers text[], given datemultirange default null)
+returns table (tenant_id text, day date, key text, value text)
+language sql stable
+as $$
+    select u.tenant_id, u.day, split_part(u.key, '=', 1), nullif(substr(u.key, strpos(u.key, '=') + 1), '')
+    from ingest.model_builds as b
+    cross join lateral ingest.unseen(b.seen, producers) as u
+    where b.model = of_model and b.cluster = ingest.cluster() and (given is null or u.producer not like '%.%')
+    union all
+    select '', d.day::date, '', null
+    from unnest(given) as r
+    cross join lateral generate_series(lower(r)::timestamp, upper(r)::timestamp - interval '1 day', interval '1 day') as d (day);
 $$;
 
 -- Slices, tenants and days in pairs, as the groups of ingest.builds.slices: the fewest that hold exactly these, from a day
@@ -312,8 +362,7 @@ as $$
 $$;
 
 -- What a model builds in an invocation, fixed when it is first asked: a model and its tests mean the same slices, whatever
--- is loaded meanwhile. given: the days that were asked for, of all tenants; to them come the news from other models, which
--- this invocation may have made. Without them all that is news to it; everything where it was never built here.
+-- is loaded meanwhile. All that is news to it; everything where it was never built here.
 create function ingest.begin_build(
     of_model text, of_invocation text, producers text[], whole boolean, given datemultirange default null
 )
@@ -338,17 +387,8 @@ begin
     select b.* into known from ingest.model_builds as b
     where b.model = of_model and b.seen is not null and b.cluster = ingest.cluster();
     if found and not whole then
-        with news as (
-            select u.tenant_id, u.day
-            from ingest.unseen(known.seen, producers) as u
-            where given is null or u.producer not like '%.%'
-            union all
-            select '', d.day::date
-            from unnest(given) as r
-            cross join lateral generate_series(lower(r)::timestamp, upper(r)::timestamp - interval '1 day', interval '1 day') as d (day)
-        )
-
-        select ingest.grouped(array_agg(n.tenant_id), array_agg(n.day), build.horizon) into build.slices from news as n;
+        select ingest.grouped(array_agg(n.tenant_id), array_agg(n.day), build.horizon) into build.slices
+        from ingest.news(of_model, producers, given) as n;
         build.is_complete := given is null or not exists (
             select from ingest.unseen(known.seen, producers) as u
             where u.producer like '%.%' and not u.day <@ given
@@ -359,6 +399,17 @@ begin
     on conflict (model, invocation_id) do update set slices = null, is_complete = true;
     return build;
 end;
+$$;
+
+-- A model that found by the keys of its news what hangs on them says which slices these are.
+create function ingest.look_at(of_model text, of_invocation text, tenants text[], days date[])
+returns jsonb
+language sql
+as $$
+    update ingest.builds as b
+    set slices = ingest.grouped(tenants, days, b.horizon)
+    where b.model = of_model and b.invocation_id = of_invocation
+    returning b.slices;
 $$;
 
 -- A model is built: what it has seen, and the slices that came out otherwise, for those that read it. changed: null where that
@@ -416,6 +467,96 @@ as $$
     where b.seen is not null and b.cluster = ingest.cluster() and exists (select from ingest.unseen(b.seen, b.inputs));
 $$;
 
+-- Reference data that is news to some model, as the days on which its rows can be met. They are looked up only here, by who
+-- reads: the writer does not see the events of a transaction beside it, and the reader of those does not see its rows.
+create function ingest.narrow()
+returns void
+language plpgsql
+as $$
+declare
+    changed record;
+begin
+    for changed in
+        with unseen as (
+            select c.producer, c.tenant_id, c.day, c.key
+            from ingest.changes as c
+            where
+                c.producer in ('raw.episodes', 'ingest.agent_lists') and c.key <> ''
+                and exists (
+                    select from ingest.model_builds as b
+                    where
+                        c.producer = any(b.inputs) and b.cluster = ingest.cluster()
+                        and not pg_visible_in_snapshot(c.changed_by, b.seen)
+                )
+            for update skip locked
+        ),
+
+        taken as (
+            delete from ingest.changes as c
+            using unseen as u
+            where (c.producer, c.tenant_id, c.day, c.key) = (u.producer, u.tenant_id, u.day, u.key)
+            returning c.producer, c.tenant_id, split_part(c.key, '=', 1) as name, substr(c.key, strpos(c.key, '=') + 1) as value
+        )
+
+        select
+            t.producer,
+            t.tenant_id,
+            array_agg(t.value) filter (where t.name = 'episode_id') as episodes,
+            -- A log that does not say its host has the path alone.
+            array_agg(t.value) filter (where t.name = 'enclosure_key')
+            || array_agg(substr(t.value, strpos(t.value, '/'))) filter (where t.name = 'enclosure_key' and strpos(t.value, '/') > 1)
+                as enclosures,
+            array_agg(t.value) filter (where t.name = 'guid') as guids,
+            array_agg(t.value::date) filter (where t.name = 'effective_from') as lists
+        from taken as t
+        where t.value <> ''
+        group by t.producer, t.tenant_id
+    loop
+        if changed.producer = 'raw.episodes' then
+            perform ingest.note(changed.producer, array_agg(changed.tenant_id), array_agg(d.day))
+            from (
+                select (e.occurred_at at time zone 'UTC')::date as day
+                from raw.listener_events as e
+                where
+                    e.tenant_id = changed.tenant_id
+                    and (
+                        e.episode_id = any(changed.episodes)
+                        or e.episode_guid = any(changed.guids)
+                        or e.enclosure_key = any(changed.enclosures)
+                        or e.ad_unit_id = any(
+                            array(
+                                select u.ad_unit_id from raw.ad_units as u
+                                where u.tenant_id = changed.tenant_id and u.episode_id = any(changed.episodes)
+                            )
+                        )
+                    )
+                union
+                select m.metric_date
+                from raw.listener_metrics as m
+                where m.tenant_id = changed.tenant_id and m.episode_id = any(changed.episodes || changed.guids)
+            ) as d;
+        else
+            -- The days on which a list is, or was, in effect.
+            perform ingest.note(changed.producer, array_agg(d.tenant_id), array_agg(d.day))
+            from (
+                select distinct e.tenant_id, (e.occurred_at at time zone 'UTC')::date as day
+                from unnest(changed.lists) as l (effective_from)
+                inner join raw.listener_events as e
+                    on
+                        e.occurred_at >= l.effective_from::timestamp at time zone 'UTC'
+                        and e.occurred_at < coalesce(
+                            (
+                                select min(n.effective_from) from ingest.agent_lists as n
+                                where n.effective_from > l.effective_from
+                            )::timestamp at time zone 'UTC',
+                            'infinity'
+                        )
+            ) as d;
+        end if;
+    end loop;
+end;
+$$;
+
 -- Before a run: what every reader has seen is forgotten. In a cluster that a dump was restored into, transactions are numbered
 -- anew, and the changes of the dump bear numbers that are yet to come: they are older than all, for each model is built
 -- whole there once.
@@ -426,7 +567,7 @@ as $$
     update ingest.changes set changed_by = '3' where changed_by >= pg_snapshot_xmax(pg_current_snapshot());
     delete from ingest.changes as c
     using (
-        select s.producer, s.tenant_id, s.day
+        select s.producer, s.tenant_id, s.day, s.key
         from ingest.changes as s
         where s.changed_by < (
             select min(pg_snapshot_xmin(b.seen)) from ingest.model_builds as b
@@ -434,18 +575,19 @@ as $$
         )
         for update skip locked
     ) as f
-    where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day;
+    where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day and c.key = f.key;
+    select ingest.narrow();
     delete from ingest.builds where begun_at < now() - interval '7 days';
 $$;
 
 -- The slices that wait for a refresh: news to some model, or, before the first build, all of them.
 create view ingest.pending_refresh as
-select distinct
+select
     d.producer,
     d.tenant_id,
     d.day,
-    d.changed_by,
-    d.changed_at
+    max(d.changed_by) as changed_by,
+    max(d.changed_at) as changed_at
 from (
     select b.seen, b.inputs
     from ingest.model_builds as b
@@ -456,7 +598,8 @@ from (
         select from ingest.model_builds as b where b.seen is not null and b.cluster = ingest.cluster() and b.model <> 'fit'
     )
 ) as s
-cross join lateral ingest.unseen(s.seen, s.inputs) as d;
+cross join lateral ingest.unseen(s.seen, s.inputs) as d
+group by d.producer, d.tenant_id, d.day;
 comment on view ingest.pending_refresh is
 'One row a slice of a producer that changed and that some model that reads it has not seen yet.';
 

@@ -1,11 +1,11 @@
 -- What each response says by itself: the campaigns that it names, by id, code or URL, and whether one counts it. So the
--- orders (fct_conversions) and the touches (int_touchpoints) read the same. An event of an order is news to the days of
--- all its others: hence linked_by.
+-- orders (fct_conversions) and the touches (int_touchpoints) read the same. What reads them finds by their order and
+-- identities what hangs on one that changed.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='28 days',
-    linked_by='order_number',
+    keys=['order_number', 'household_key', 'cookie_id', 'hashed_email'],
     indexes=[
         {'columns': ['occurred_at']},
         {'columns': ['tenant_id', 'order_number']},

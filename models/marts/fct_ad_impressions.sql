@@ -2,6 +2,7 @@
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='7 days',
+    keys=['household_key'],
     indexes=[
         {'columns': ['occurred_at']},
         {'columns': ['household_key', 'tenant_id', 'occurred_at']},

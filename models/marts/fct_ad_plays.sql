@@ -4,6 +4,7 @@
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='7 days',
+    keys=['household_key'],
     window_before_days=1,
     window_after_days=1,
     indexes=[

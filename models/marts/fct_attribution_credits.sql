@@ -2,17 +2,38 @@
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='28 days',
+    keys=['conversion_id'],
+    unit='conversion_id',
     indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'campaign_id', 'occurred_at']}],
 ) }}
+{% call looks_at() %}
+select
+    tenant_id,
+    day,
+    value::uuid as conversion_id
+from {{ news() }}
+where key = 'conversion_id'
+
+{% for relation in [ref('fct_conversions'), this] %}
+    union
+
+    select
+        tenant_id,
+        (occurred_at at time zone 'UTC')::date as day,
+        conversion_id
+    from {{ relation }}
+    where {{ in_news('occurred_at') }}
+{% endfor %}
+{% endcall %}
 
 with conversions as (
     select * from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_window('occurred_at') }} and {{ in_units() }}
 ),
 
 paths as (
     select * from {{ ref('fct_attribution_paths') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_window('occurred_at') }} and {{ in_units() }}
 ),
 
 models as (
@@ -48,7 +69,7 @@ claiming as (
 
 -- Beside each conversion before it is credited: the planner cannot tell that hundreds of thousands of credits come out
 -- of a join, and would compare each of them with every conversion.
-converted as (
+converted as materialized (
     select
         conversions.*,
         claiming.signals as claiming_signals

@@ -1,10 +1,11 @@
--- A late touch can change the path of a conversion up to the longest lookback after it: hence the widening. Only days
--- whose paths really change are replaced, and are news to the models that read them.
+-- A late touch can change the path of a conversion up to the longest lookback after it, where an identity leads from one
+-- to the other: only such conversions are searched again, and replaced where their path really changed.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='28 days',
-    window_after_days=var('attribution_max_lookback_days'),
+    keys=['conversion_id'],
+    unit='conversion_id',
     indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'conversion_id']}, {'columns': ['touch_id']}],
 ) }}
 {% set reach = var('attribution_max_lookback_days') %}
@@ -14,6 +15,82 @@
     ('conversions', "'cookie'", 'cookie_id'),
     ('conversions', "'hashed_email'", 'hashed_email'),
 ] %}
+{% call looks_at() %}
+with news as (
+    select * from {{ news() }}
+),
+
+all_conversions as not materialized (
+    select * from {{ ref('fct_conversions') }}
+),
+
+responses as not materialized (
+    select * from {{ ref('int_responses__claimed') }}
+),
+
+-- A household leads also to conversions with a cookie or an e-mail address that was seen in it.
+identities as (
+    select
+        tenant_id,
+        day,
+        key,
+        value
+    from news
+
+    {% for _, identity in deterministic %}
+        union
+
+        select
+            news.tenant_id,
+            news.day,
+            '{{ identity }}' as key,
+            responses.{{ identity }}::text as value
+        from news
+        inner join responses
+            on
+                news.tenant_id = responses.tenant_id
+                and case news.key when 'household_key' then news.value::bytea end = responses.household_key
+                and responses.{{ identity }} is not null
+                and responses.occurred_at >= (news.day - {{ reach }})::timestamp at time zone 'UTC'
+                and responses.occurred_at < (news.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
+    {% endfor %}
+)
+
+select
+    news.tenant_id,
+    news.day,
+    case news.key when 'conversion_id' then news.value::uuid end as conversion_id
+from news
+where news.key = 'conversion_id'
+
+{% for identity, type in [('household_key', 'bytea'), ('cookie_id', 'text'), ('hashed_email', 'bytea')] %}
+    union
+
+    select
+        all_conversions.tenant_id,
+        (all_conversions.occurred_at at time zone 'UTC')::date as day,
+        all_conversions.conversion_id
+    from identities
+    inner join all_conversions
+        on
+            identities.tenant_id = all_conversions.tenant_id
+            and case identities.key when '{{ identity }}' then identities.value::{{ type }} end
+            = all_conversions.{{ identity }}
+            and all_conversions.occurred_at >= identities.day::timestamp at time zone 'UTC'
+            and all_conversions.occurred_at < (identities.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
+{% endfor %}
+
+{% for relation in ['all_conversions', this] %}
+    union
+
+    select
+        tenant_id,
+        (occurred_at at time zone 'UTC')::date as day,
+        conversion_id
+    from {{ relation }}
+    where {{ in_news('occurred_at', after_days=reach) }}
+{% endfor %}
+{% endcall %}
 
 with all_conversions as not materialized (
     select * from {{ ref('fct_conversions') }}
@@ -40,7 +117,7 @@ channels as (
 
 conversions as (
     select * from all_conversions
-    where {{ in_window('occurred_at') }}
+    where {{ in_window('occurred_at') }} and {{ in_units() }}
 ),
 
 -- The households that a cookie or an e-mail address of the conversion was seen in, at the same advertiser, before it.

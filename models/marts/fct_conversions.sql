@@ -1,16 +1,20 @@
--- Which event stands for an order is found over all of history by an index on the order number, so no window
--- needs widening: int_responses__claimed notes the days of every event of an order that has changed.
+-- Which event stands for an order is found over all of history by an index on the order number.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
     chunk_interval='28 days',
+    keys=['conversion_id', 'household_key'],
     indexes=[
         {'columns': ['occurred_at']},
         {'columns': ['tenant_id', 'occurred_at']},
         {'columns': ['tenant_id', 'order_number']},
+        {'columns': ['tenant_id', 'conversion_id']},
         {'columns': ['household_key', 'tenant_id', 'occurred_at']},
+        {'columns': ['cookie_id', 'tenant_id', 'occurred_at']},
+        {'columns': ['hashed_email', 'tenant_id', 'occurred_at']},
     ],
 ) }}
+{% call looks_at() %}{{ days_of_orders() }}{% endcall %}
 
 -- Read three times: not materialized, so that each reading keeps to its window or index.
 with responses as not materialized (

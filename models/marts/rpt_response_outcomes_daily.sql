@@ -1,12 +1,12 @@
 -- What becomes of a refund depends on the other events of its order, whenever they were. They are looked up by
--- order number over all of history, for the refunds of the window alone; no window needs widening, for
--- int_responses__claimed notes the days of every event of an order that has changed.
+-- order number over all of history, for the refunds of the window alone.
 {{ config(
     materialized='hypertable',
     time_column='day',
     chunk_interval='84 days',
     indexes=[{'columns': ['tenant_id', 'day']}],
 ) }}
+{% call looks_at() %}{{ days_of_orders() }}{% endcall %}
 
 -- Read twice: not materialized, so that each reading keeps to its window or index.
 with responses as not materialized (

@@ -42,14 +42,6 @@ def models(target: Path) -> dict[str, dict[str, Any]]:
     return {key: node for key, node in manifest["nodes"].items() if node["resource_type"] == "model"}
 
 
-def test_paths_are_looked_at_as_far_as_an_exposure_reaches(models: Mapping[str, Mapping[str, Any]]) -> None:
-    import yaml
-
-    variables = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["vars"]
-    config = models["model.earmark.fct_attribution_paths"]["config"]
-    assert config["window_after_days"] >= variables["attribution_max_lookback_days"]
-
-
 def test_marts_are_public_contracts_and_all_else_is_protected(models: Mapping[str, Mapping[str, Any]]) -> None:
     for node in models.values():
         is_mart = node["schema"] == "marts"

@@ -200,3 +200,15 @@
     where weighted.weight > 0
     window of_path as (partition by {{ path }}, weighted.model)
 {%- endmacro %}
+
+{#- The days of the news, and those of all events of the orders that they name: what a model of orders looks at. -#}
+{% macro days_of_orders() %}
+    select tenant_id, day from {{ news() }} as news
+
+    union
+
+    select responses.tenant_id, (responses.occurred_at at time zone 'UTC')::date as day
+    from {{ news() }} as news
+    inner join {{ ref('int_responses__claimed') }} as responses
+        on news.tenant_id = responses.tenant_id and news.value = responses.order_number and news.key = 'order_number'
+{% endmacro %}

@@ -29,7 +29,8 @@
         {%- if slices -%}
             {%- set live_columns = columns_of(this) -%}
             {%- do check_live(live_columns, settings) -%}
-            {%- set looked_at = predicate_of(slices, settings, live_columns, settings.before_days, settings.after_days) -%}
+            {%- set looked_at = predicate_of(slices, settings, live_columns, settings.before_days, settings.after_days)
+                ~ (' and ' ~ in_units() if settings.unit else '') -%}
             {%- do stage_rows(staged, sql, looked_at) -%}
             {%- set columns = change_columns(columns_of(staged), live_columns) -%}
             {%- set changed = note_changed_slices(staged, columns, settings, looked_at) -%}
@@ -120,80 +121,98 @@
 {% endmacro %}
 
 {#-
-    Find the slices that came out otherwise than they stand in the table, of those that were looked at, and note them for the
-    models that read this one: mostly they are few, for a model looks back and ahead, and reference data changes little. Answers
-    them as groups (see ingest.builds), and leaves them in a temporary table.
+    Find what came out otherwise than it stands in the table, of what was looked at: slices, and with the config unit the units
+    in them. Mostly that is little, for a model looks back and ahead, and reference data changes little. Answers the slices as
+    groups (see ingest.builds), and leaves what changed in a temporary table.
 
-    With linked_by a row belongs together with all of the same tenant and value, whenever they are: of a value whose rows came
-    out otherwise, the slices of the other rows are noted as well, though they are not replaced.
+    The slices are noted for the models that read this one; with the config keys by the values that the changed rows had or have
+    in these columns, up to 10,000 in all, beyond which a reader finds all rows faster.
 -#}
 {% macro note_changed_slices(staged, columns, settings, looked_at) %}
-    {%- set tenant = 'tenant_id' if settings.by_tenant else "''" -%}
-    {%- set day = day_of(columns, settings) -%}
     {%- set staged = adapter.quote(staged) -%}
-    {%- set link = settings.linked_by -%}
+    {%- set slice = [('tenant_id' if settings.by_tenant else "''") ~ ' as tenant_id', day_of(columns, settings) ~ ' as day'] -%}
+    {%- set unit = [settings.unit] if settings.unit else [] -%}
+    {%- set changed = is_changed(columns, settings) -%}
     {%- call statement('changed') -%}
         create temporary table {{ changed_slices() }} on commit drop as
-        select tenant_id, day
-        from ({{ slice_hashes(staged, columns, [tenant ~ ' as tenant_id', day ~ ' as day'], 'true') }}) as staged_slices
-        full join ({{ slice_hashes(this, columns, [tenant ~ ' as tenant_id', day ~ ' as day'], looked_at) }}) as live_slices using (tenant_id, day)
-        where (staged_slices.copies, staged_slices.hashes) is distinct from (live_slices.copies, live_slices.hashes);
-        {% if link %}
-        {%- set keys = ['tenant_id', day ~ ' as day', link] -%}
-        {%- set where = link ~ ' is not null and (' ~ tenant ~ ', ' ~ day ~ ') in (select * from ' ~ changed_slices() ~ ')' -%}
-        with staged_links as ({{ slice_hashes(staged, columns, keys, where) }}),
-        live_links as ({{ slice_hashes(this, columns, keys, looked_at ~ ' and ' ~ where) }}),
-        changed_links as (
-            (select * from staged_links except select * from live_links)
-            union
-            (select * from live_links except select * from staged_links)
+        {{ differing(staged, columns, slice + unit, 'true', looked_at) }};
+        analyze {{ changed_slices() }};
+        {% if settings['keys'] -%}
+        with keys as (
+            {%- for key in settings['keys'] %}
+            select tenant_id, day, '{{ key }}=' || coalesce({{ key }}::text, '') as key
+            from ({{ differing(staged, columns, slice + [key], changed, looked_at ~ ' and ' ~ changed) }}) as changed_rows
+            {{ 'union' if not loop.last }}
+            {%- endfor %}
         )
-        select ingest.note('{{ model.name }}', array_agg(linked.tenant_id), array_agg(linked.day))
+
+        select ingest.note('{{ model.name }}', array_agg(tenant_id), array_agg(day), array_agg(key))
         from (
-            select distinct live.tenant_id, {{ day_of(columns, settings, 'live.') }} as day
-            from {{ this }} as live
-            inner join (select distinct tenant_id, {{ link }} from changed_links) as changed_links using (tenant_id, {{ link }})
-        ) as linked;
-        {% endif %}
+            select * from keys where (select count(*) from keys) <= 10000
+            union
+            select tenant_id, day, '' from keys where (select count(*) from keys) > 10000
+        ) as noted
+        {%- else -%}
         select ingest.note('{{ model.name }}', array_agg(tenant_id), array_agg(day)) from {{ changed_slices() }}
+        {%- endif %}
     {%- endcall -%}
     {{ return(fromjson(run_query(
         'select ingest.grouped(array_agg(tenant_id), array_agg(day))::text as slices from ' ~ changed_slices()
     )[0]['slices'])) }}
 {% endmacro %}
 
+{#- The groups of rows that differ between the staged and the live ones; by: columns and expressions with their names. -#}
+{% macro differing(staged, columns, by, staged_condition, live_condition) %}
+    {%- set names = [] -%}
+    {%- for part in by -%}{%- do names.append(part.split(' as ')[-1]) -%}{%- endfor %}
+    select {{ names | join(', ') }}
+    from ({{ group_hashes(staged, columns, by, staged_condition) }}) as staged_groups
+    full join ({{ group_hashes(this, columns, by, live_condition) }}) as live_groups using ({{ names | join(', ') }})
+    where (staged_groups.copies, staged_groups.hashes) is distinct from (live_groups.copies, live_groups.hashes)
+{% endmacro %}
+
+{#- The condition that rows are of what has changed. -#}
+{% macro is_changed(columns, settings) %}
+    {%- set unit = ', ' ~ settings.unit if settings.unit else '' -%}
+    {{ return(
+        '(' ~ ('tenant_id' if settings.by_tenant else "''") ~ ', ' ~ day_of(columns, settings) ~ unit
+        ~ ') in (select changed.tenant_id, changed.day' ~ (', changed.' ~ settings.unit if settings.unit else '')
+        ~ ' from ' ~ changed_slices() ~ ' as changed)'
+    ) }}
+{% endmacro %}
+
 {% macro changed_slices() %}
     {{ return(adapter.quote(this.identifier ~ '__changed')) }}
 {% endmacro %}
 
-{% macro day_of(columns, settings, alias='') %}
-    {%- set column = alias ~ settings.time_column -%}
-    {{ return(column if time_type(columns, settings) == 'date' else '(' ~ column ~ " at time zone 'UTC')::date") }}
+{% macro day_of(columns, settings) %}
+    {{ return(
+        settings.time_column if time_type(columns, settings) == 'date'
+        else '(' ~ settings.time_column ~ " at time zone 'UTC')::date"
+    ) }}
 {% endmacro %}
 
 {#- What the rows of each group come to, whatever their order: many times faster than to compare the rows. -#}
-{% macro slice_hashes(relation, columns, keys, condition) %}
+{% macro group_hashes(relation, columns, by, condition) %}
     {%- set values = [] -%}
     {%- for column in columns -%}
         {%- do values.append(adapter.quote(column.name) ~ ('::text' if column.type in ['json', 'xml'] else '')) -%}
     {%- endfor %}
     select
-        {{ keys | join(', ') }},
+        {{ by | join(', ') }},
         count(*) as copies,
         sum(hash_record_extended(row({{ values | join(', ') }}), 0)::numeric) as hashes
     from {{ relation }}
     where {{ condition }}
-    group by {{ range(1, keys | length + 1) | join(', ') }}
+    group by {{ range(1, by | length + 1) | join(', ') }}
 {% endmacro %}
 
-{#- Replace the rows of the changed slices, which the predicate holds, with the staged ones. -#}
+{#- Replace the rows of what has changed, which the predicate holds, with the staged ones. -#}
 {% macro replace_slices(relation, staged, columns, settings, predicate) %}
-    {%- set is_changed -%}
-        ({{ 'tenant_id' if settings.by_tenant else "''" }}, {{ day_of(columns, settings) }}) in (select tenant_id, day from {{ changed_slices() }})
-    {%- endset -%}
+    {%- set changed = is_changed(columns, settings) -%}
     {%- call statement('delete') -%}
-        delete from {{ adapter.quote(staged) }} where not ({{ is_changed }});
-        delete from {{ relation }} where {{ predicate }} and {{ is_changed }}
+        delete from {{ adapter.quote(staged) }} where not ({{ changed }});
+        delete from {{ relation }} where {{ predicate }} and {{ changed }}
     {%- endcall -%}
     {%- do ensure_chunks(relation, staged, settings, columns) -%}
     {%- call statement('main') -%}

@@ -41,15 +41,10 @@
 {% endmacro %}
 
 {% macro begin_build(whole) %}
-    {%- set given = [] -%}
-    {%- for window in given_windows() or [] -%}
-        {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
-    {%- endfor -%}
     {%- set query -%}
         select b.slices::text as slices, b.horizon
         from ingest.begin_build(
-            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }},
-            {{ 'datemultirange(' ~ given | join(', ') ~ ')' if given else 'null' }}
+            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }}, {{ given_days() }}
         ) as b
     {%- endset -%}
     {%- set row = run_query(query)[0] -%}
@@ -57,6 +52,68 @@
         'slices': fromjson(row['slices']) if row['slices'] is not none else none,
         'horizon': row['horizon'],
     }) }}
+{% endmacro %}
+
+{#- The days that were asked for, as a datemultirange; null where none were. -#}
+{% macro given_days() %}
+    {%- set given = [] -%}
+    {%- for window in given_windows() or [] -%}
+        {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
+    {%- endfor -%}
+    {{ return('datemultirange(' ~ given | join(', ') ~ ')' if given else 'null') }}
+{% endmacro %}
+
+{#-
+    A call block at the head of a model that finds by the keys of its news what hangs on them: a query of tenant_id and day,
+    UTC, and with the config unit that column too. The model then looks at these slices, and in them at these units alone; it
+    says so with in_units(). Not asked where the model is built whole.
+
+    Where keys are unknown the query has all that can hang on the slice: in_news() is the condition for that.
+-#}
+{% macro looks_at() %}
+    {%- if not execute -%}
+        {%- do caller() -%}
+    {%- elif flags.WHICH in ['build', 'run', 'retry'] and build_at_hand().slices -%}
+        {%- set query = caller() -%}
+        {%- do run_query('drop table if exists ' ~ looked_at() ~ '; create temporary table ' ~ looked_at() ~ ' as ' ~ query) -%}
+        {%- set slices = run_query(
+            "select ingest.look_at('" ~ model.name ~ "', '" ~ invocation_id ~ "', array_agg(tenant_id), array_agg(day))::text as slices from "
+            ~ looked_at()
+        )[0]['slices'] -%}
+        {%- do run_query('analyze ' ~ looked_at()) -%}
+        {%- do build_at_hand().update({'slices': fromjson(slices)}) -%}
+    {%- endif -%}
+{% endmacro %}
+
+{#- What is news to the model at hand: tenant_id (empty: all), day (-infinity: any), key (a column; empty: any row), value. -#}
+{% macro news() %}
+    {{ return("ingest.news('" ~ model.name ~ "', " ~ producers(model) ~ ', ' ~ given_days() ~ ')') }}
+{% endmacro %}
+
+{#- The condition that rows lie in slices of which the news do not say which rows changed, and in the days after them. -#}
+{% macro in_news(column, after_days=0) %}
+    {%- if not execute -%}
+        {{ return('true') }}
+    {%- endif -%}
+    {%- set slices = run_query(
+        "select ingest.grouped(array_agg(tenant_id), array_agg(day))::text as slices from " ~ news() ~ " as n where key = ''"
+    )[0]['slices'] -%}
+    {{ return(slices_predicate(fromjson(slices), column, after_days=after_days)) }}
+{% endmacro %}
+
+{#- The condition that rows belong to the units that the model at hand looks at. -#}
+{% macro in_units() %}
+    {%- if not execute or flags.WHICH not in ['build', 'run', 'retry'] or not build_at_hand().slices -%}
+        {{ return('true') }}
+    {%- endif -%}
+    {%- set unit = config.get('unit') -%}
+    {{ return(
+        '(tenant_id, ' ~ unit ~ ') in (select looked_at.tenant_id, looked_at.' ~ unit ~ ' from ' ~ looked_at() ~ ' as looked_at)'
+    ) }}
+{% endmacro %}
+
+{% macro looked_at() %}
+    {{ return('pg_temp.' ~ adapter.quote(this.identifier ~ '__looked_at')) }}
 {% endmacro %}
 
 {#- Whether the model at hand can only be built whole in this invocation, or is meant to be. -#}

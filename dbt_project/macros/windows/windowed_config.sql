@@ -9,14 +9,14 @@
 {% endmacro %}
 
 {#-
-    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days, by_tenant, linked_by,
+    The checked config of the windowed model at hand: time_column, chunk_interval, before_days, after_days, by_tenant, keys, unit,
     bucket, options, refresh_every, columnstore, retention. A mistake is a compile error that names the model and the fix.
 -#}
 {% macro windowed_config() %}
     {%- set kind = model.config.materialized -%}
     {%- set known = ['time_column', 'chunk_interval', 'columnstore', 'retention'] + (
         ['bucket', 'real_time', 'refresh_every'] if kind == 'continuous_aggregate'
-        else ['window_before_days', 'window_after_days', 'by_tenant', 'linked_by']
+        else ['window_before_days', 'window_after_days', 'by_tenant', 'keys', 'unit']
     ) -%}
     {%- set time_column = config.get('time_column') -%}
     {%- set chunk_interval = config.get('chunk_interval', '7 days') -%}
@@ -35,10 +35,13 @@
     {%- if config.get('by_tenant', true) is not boolean -%}
         {%- do windowed_error("by_tenant is true (its rows have a tenant_id) or false, not '" ~ config.get('by_tenant') ~ "'.") -%}
     {%- endif -%}
-    {%- if config.get('linked_by') is not none and config.get('linked_by') is not string -%}
-        {%- do windowed_error("linked_by is the name of a column, not '" ~ config.get('linked_by') ~ "'.") -%}
-    {%- elif config.get('linked_by') is not none and not config.get('by_tenant', true) -%}
-        {%- do windowed_error("linked_by needs a tenant_id: take by_tenant=false out, or linked_by.") -%}
+    {%- set keys = config.get('keys', []) -%}
+    {%- if keys is string or keys is mapping or keys is not sequence -%}
+        {%- do windowed_error("keys is a list of columns, such as ['household_key'], not '" ~ keys ~ "'.") -%}
+    {%- elif config.get('unit') is not none and config.get('unit') not in keys -%}
+        {%- do windowed_error("its unit " ~ config.get('unit') ~ " is none of its keys: the models that read it would not learn which of them changed. Add it to keys.") -%}
+    {%- elif keys and not config.get('by_tenant', true) -%}
+        {%- do windowed_error("keys need a tenant_id: take by_tenant=false out, or keys.") -%}
     {%- endif -%}
     {%- for name in model.config.keys() -%}
         {%- if name not in known + standard_configs() -%}
@@ -71,7 +74,8 @@
         'before_days': config.get('window_before_days', 0),
         'after_days': config.get('window_after_days', 0),
         'by_tenant': config.get('by_tenant', true),
-        'linked_by': config.get('linked_by'),
+        'keys': config.get('keys', []),
+        'unit': config.get('unit'),
         'bucket': config.get('bucket'),
         'options': {'real_time': config.get('real_time', false), 'refresh_every': config.get('refresh_every')},
         'columnstore': checked_columnstore(config.get('columnstore')),

@@ -13,7 +13,7 @@ What the rows of a file mean is in ``sources``; what a row must hold is in ``dat
 """
 
 import io
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -570,10 +570,10 @@ class _Load:
         if loaded and dataset.time is None:
             # A refresh that comes before autovacuum would take every event to every episode.
             self._connection.execute(sql.SQL("analyze {}").format(sql.Identifier("raw", dataset.table)))
-        changed = _days_to_mark(dataset, days) if loaded else []
+        changed = sorted(days) if loaded else []  # none of reference data: its tables note their rows themselves
         if changed:
             self._connection.execute(
-                "select ingest.mark_changed(%s, %s, %s::date[])", (self._tenant, dataset.table, changed)
+                "select ingest.mark_changed(%s, %s, %s)", (self._tenant, dataset.table, changed)
             )
         if loaded + duplicate + tally.rejected != tally.read:
             raise UnforeseenError(
@@ -733,11 +733,6 @@ def _same_key(dataset: Dataset) -> sql.Composed:
 
 def _day_column(dataset: Dataset) -> str | None:
     return "spend_date" if dataset.name == "spend" else dataset.time
-
-
-def _days_to_mark(dataset: Dataset, days: Collection[date]) -> list[str]:
-    """Return the days that new rows change: reference data changes any day."""
-    return ["-infinity"] if _day_column(dataset) is None else [str(day) for day in sorted(days)]
 
 
 def _within(column: str) -> sql.Composed:
