@@ -351,7 +351,7 @@ def test_a_night_of_many_tenants_and_days(dbt: Dbt, warehouse: psycopg.Connectio
         " from tenancy.tenants as t,"
         " (select array_agg('2026-01-01'::date + 2 * n) as days from generate_series(0, 330) as n) as d"
     )
-    assert len(pending_slices(warehouse)) == 302 * 331
+    assert len(pending_slices(warehouse)) >= 100_000
     dbt.build()
     assert looked_at(warehouse)["int_requests__outcomes"] == [
         {"tenants": None, "days": [["2026-01-01", "2027-10-24"]]}
