@@ -6,24 +6,24 @@
     unit='conversion_id',
     indexes=[{'columns': ['occurred_at']}, {'columns': ['tenant_id', 'campaign_id', 'occurred_at']}],
 ) }}
-{% call looks_at() %}
-select
-    tenant_id,
-    day,
-    value::uuid as conversion_id
-from {{ news() }}
-where key = 'conversion_id'
-
-{% for relation in [ref('fct_conversions'), this] %}
-    union
-
+{% call looks_at() -%}
     select
         tenant_id,
-        (occurred_at at time zone 'UTC')::date as day,
-        conversion_id
-    from {{ relation }}
-    where {{ in_news('occurred_at') }}
-{% endfor %}
+        day,
+        value::uuid as conversion_id
+    from {{ news() }}
+    where key = 'conversion_id'
+
+    {% for relation in [ref('fct_conversions'), this] %}
+        union
+
+        select
+            tenant_id,
+            (occurred_at at time zone 'UTC')::date as day,
+            conversion_id
+        from {{ relation }}
+        where {{ in_news('occurred_at') }}
+    {% endfor %}
 {% endcall %}
 
 with conversions as (

@@ -1,5 +1,5 @@
--- A late touch can change the path of a conversion up to the longest lookback after it, where an identity leads from one
--- to the other: only such conversions are searched again, and replaced where their path really changed.
+-- A late touch can change the path of a conversion up to the longest lookback after it, where an identity leads from
+-- one to the other: only such conversions are searched again, and replaced where their path really changed.
 {{ config(
     materialized='hypertable',
     time_column='occurred_at',
@@ -15,81 +15,81 @@
     ('conversions', "'cookie'", 'cookie_id'),
     ('conversions', "'hashed_email'", 'hashed_email'),
 ] %}
-{% call looks_at() %}
-with news as (
-    select * from {{ news() }}
-),
+{% call looks_at() -%}
+    with news as (
+        select * from {{ news() }}
+    ),
 
-all_conversions as not materialized (
-    select * from {{ ref('fct_conversions') }}
-),
+    all_conversions as not materialized (
+        select * from {{ ref('fct_conversions') }}
+    ),
 
-responses as not materialized (
-    select * from {{ ref('int_responses__claimed') }}
-),
+    responses as not materialized (
+        select * from {{ ref('int_responses__claimed') }}
+    ),
 
--- A household leads also to conversions with a cookie or an e-mail address that was seen in it.
-identities as (
+    -- A household leads also to conversions with a cookie or an e-mail address that was seen in it.
+    identities as (
+        select
+            tenant_id,
+            day,
+            key,
+            value
+        from news
+
+        {% for _, identity in deterministic %}
+            union
+
+            select
+                news.tenant_id,
+                news.day,
+                '{{ identity }}' as key,
+                responses.{{ identity }}::text as value
+            from news
+            inner join responses
+                on
+                    news.tenant_id = responses.tenant_id
+                    and case news.key when 'household_key' then news.value::bytea end = responses.household_key
+                    and responses.{{ identity }} is not null
+                    and responses.occurred_at >= (news.day - {{ reach }})::timestamp at time zone 'UTC'
+                    and responses.occurred_at < (news.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
+        {% endfor %}
+    )
+
     select
-        tenant_id,
-        day,
-        key,
-        value
+        news.tenant_id,
+        news.day,
+        case news.key when 'conversion_id' then news.value::uuid end as conversion_id
     from news
+    where news.key = 'conversion_id'
 
-    {% for _, identity in deterministic %}
+    {% for identity, type in [('household_key', 'bytea'), ('cookie_id', 'text'), ('hashed_email', 'bytea')] %}
         union
 
         select
-            news.tenant_id,
-            news.day,
-            '{{ identity }}' as key,
-            responses.{{ identity }}::text as value
-        from news
-        inner join responses
+            all_conversions.tenant_id,
+            (all_conversions.occurred_at at time zone 'UTC')::date as day,
+            all_conversions.conversion_id
+        from identities
+        inner join all_conversions
             on
-                news.tenant_id = responses.tenant_id
-                and case news.key when 'household_key' then news.value::bytea end = responses.household_key
-                and responses.{{ identity }} is not null
-                and responses.occurred_at >= (news.day - {{ reach }})::timestamp at time zone 'UTC'
-                and responses.occurred_at < (news.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
+                identities.tenant_id = all_conversions.tenant_id
+                and case identities.key when '{{ identity }}' then identities.value::{{ type }} end
+                = all_conversions.{{ identity }}
+                and all_conversions.occurred_at >= identities.day::timestamp at time zone 'UTC'
+                and all_conversions.occurred_at < (identities.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
     {% endfor %}
-)
 
-select
-    news.tenant_id,
-    news.day,
-    case news.key when 'conversion_id' then news.value::uuid end as conversion_id
-from news
-where news.key = 'conversion_id'
+    {% for relation in ['all_conversions', this] %}
+        union
 
-{% for identity, type in [('household_key', 'bytea'), ('cookie_id', 'text'), ('hashed_email', 'bytea')] %}
-    union
-
-    select
-        all_conversions.tenant_id,
-        (all_conversions.occurred_at at time zone 'UTC')::date as day,
-        all_conversions.conversion_id
-    from identities
-    inner join all_conversions
-        on
-            identities.tenant_id = all_conversions.tenant_id
-            and case identities.key when '{{ identity }}' then identities.value::{{ type }} end
-            = all_conversions.{{ identity }}
-            and all_conversions.occurred_at >= identities.day::timestamp at time zone 'UTC'
-            and all_conversions.occurred_at < (identities.day + {{ reach + 1 }})::timestamp at time zone 'UTC'
-{% endfor %}
-
-{% for relation in ['all_conversions', this] %}
-    union
-
-    select
-        tenant_id,
-        (occurred_at at time zone 'UTC')::date as day,
-        conversion_id
-    from {{ relation }}
-    where {{ in_news('occurred_at', after_days=reach) }}
-{% endfor %}
+        select
+            tenant_id,
+            (occurred_at at time zone 'UTC')::date as day,
+            conversion_id
+        from {{ relation }}
+        where {{ in_news('occurred_at', after_days=reach) }}
+    {% endfor %}
 {% endcall %}
 
 with all_conversions as not materialized (
@@ -131,6 +131,9 @@ seen as (
             conversions.tenant_id,
             conversions.conversion_id,
             conversions.occurred_at,
+            conversions.action,
+            conversions.sponsor_id,
+            conversions.listener_key,
             responses.household_key,
             '{{ match_type }}' as match_type
         from conversions
@@ -161,6 +164,9 @@ households as (
         conversions.tenant_id,
         conversions.conversion_id,
         conversions.occurred_at,
+        conversions.action,
+        conversions.sponsor_id,
+        conversions.listener_key,
         conversions.household_key,
         'household' as match_type
     from conversions
@@ -172,6 +178,9 @@ households as (
         linked.tenant_id,
         linked.conversion_id,
         linked.occurred_at,
+        linked.action,
+        linked.sponsor_id,
+        linked.listener_key,
         linked.household_key,
         linked.match_type
     from linked
@@ -181,12 +190,16 @@ households as (
 -- A join for each identity: one with an OR between them never ends. The bound of time is the same for all campaigns
 -- and keeps each search short; a campaign's own lookback comes after.
 -- Searched once, and for each conversion by the index (offset 0): days that are not analysed yet look empty to the
--- planner, as does a union of TimescaleDB's tables, and it would compare every conversion with every touch.
+-- planner, as does a union of TimescaleDB's tables, and it would compare every conversion with every touch. What is
+-- needed of the conversion goes along: to find it again would do just that.
 found as materialized (
     {% for of, match_type, identity in searches %}
         select
             {{ of }}.conversion_id,
             {{ of }}.occurred_at as converted_at,
+            {{ of }}.action,
+            {{ of }}.sponsor_id,
+            {{ of }}.listener_key as converted_listener_key,
             {{ match_type }},
             near.*
         from {{ of }}
@@ -210,6 +223,9 @@ found as materialized (
     select
         conversions.conversion_id,
         conversions.occurred_at as converted_at,
+        conversions.action,
+        conversions.sponsor_id,
+        conversions.listener_key as converted_listener_key,
         'order' as match_type,
         conversions.tenant_id,
         conversions.conversion_id as touch_id,
@@ -256,37 +272,32 @@ matched as (
     select distinct on (found.tenant_id, found.conversion_id, found.converted_at, found.touch_id, found.occurred_at)
         found.tenant_id,
         found.conversion_id,
-        conversions.occurred_at,
+        found.converted_at as occurred_at,
         found.touch_id,
         found.touch_type,
         found.signal,
         found.occurred_at as touch_at,
-        extract(epoch from conversions.occurred_at - found.occurred_at)::double precision as age_seconds,
+        extract(epoch from found.converted_at - found.occurred_at)::double precision as age_seconds,
         found.campaign_id,
         found.insertion_order_id,
         found.ad_unit_id,
         found.podcast_id,
         found.episode_key,
-        conversions.sponsor_id,
+        found.sponsor_id,
         campaigns.sponsor_id as campaign_sponsor_id,
         case
-            when found.match_type <> 'order' and found.listener_key = conversions.listener_key then 'listener'
+            when found.match_type <> 'order' and found.listener_key = found.converted_listener_key then 'listener'
             else found.match_type
         end as match_type,
         found.evidence,
         campaigns.lookback_seconds as window_seconds,
         cuts.cut_at
     from found
-    inner join conversions
-        on
-            found.tenant_id = conversions.tenant_id
-            and found.conversion_id = conversions.conversion_id
-            and found.converted_at = conversions.occurred_at
     inner join campaigns
         on
             found.tenant_id = campaigns.tenant_id
             and found.campaign_id = campaigns.campaign_id
-            and conversions.action = any(campaigns.conversion_actions)
+            and found.action = any(campaigns.conversion_actions)
     left join cuts
         on
             found.tenant_id = cuts.tenant_id
@@ -294,11 +305,11 @@ matched as (
             and found.converted_at = cuts.occurred_at
     where
         (
-            conversions.sponsor_id is null
-            or conversions.sponsor_id = campaigns.sponsor_id
+            found.sponsor_id is null
+            or found.sponsor_id = campaigns.sponsor_id
             or found.match_type = 'order'
         )
-        and found.occurred_at >= conversions.occurred_at - make_interval(
+        and found.occurred_at >= found.converted_at - make_interval(
             secs => greatest(campaigns.lookback_seconds, 86400 * {{ longest_window_days() }})
         )
     order by

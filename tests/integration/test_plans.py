@@ -57,7 +57,9 @@ def test_requests_find_their_episode_by_its_url(dbt: Dbt, warehouse: psycopg.Con
     """With workers and memory to sort in, PostgreSQL merged them by tenant, and threw 100 million pairs away."""
     warehouse.execute(REFERENCE)
     warehouse.execute(REQUESTS)
-    warehouse.execute("set work_mem = '64MB'; set max_parallel_workers_per_gather = 2; set parallel_setup_cost = 0")
+    warehouse.execute(
+        "set work_mem = '64MB'; set max_parallel_workers_per_gather = 2; set parallel_setup_cost = 0"
+    )
     assert discarded(dbt, warehouse, "int_requests__outcomes") < 1_000_000
 
 
