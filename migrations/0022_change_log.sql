@@ -467,6 +467,23 @@ as $$
     where b.seen is not null and b.cluster = ingest.cluster() and exists (select from ingest.unseen(b.seen, b.inputs));
 $$;
 
+-- The days with requests on which lists of user agents are in effect that began on these days, or would be.
+create function ingest.days_of_agent_lists(starts date[])
+returns table (tenant_id text, day date)
+language sql stable
+as $$
+    select distinct e.tenant_id, (e.occurred_at at time zone 'UTC')::date
+    from unnest(starts) as l (effective_from)
+    inner join raw.listener_events as e
+        on
+            e.occurred_at >= l.effective_from::timestamp at time zone 'UTC'
+            and e.occurred_at < coalesce(
+                (select min(n.effective_from) from ingest.agent_lists as n where n.effective_from > l.effective_from)::timestamp
+                at time zone 'UTC',
+                'infinity'
+            );
+$$;
+
 -- Reference data that is news to some model, as the days on which its rows can be met. They are looked up only here, by who
 -- reads: the writer does not see the events of a transaction beside it, and the reader of those does not see its rows.
 create function ingest.narrow()
@@ -536,22 +553,8 @@ begin
                 where m.tenant_id = changed.tenant_id and m.episode_id = any(changed.episodes || changed.guids)
             ) as d;
         else
-            -- The days on which a list is, or was, in effect.
             perform ingest.note(changed.producer, array_agg(d.tenant_id), array_agg(d.day))
-            from (
-                select distinct e.tenant_id, (e.occurred_at at time zone 'UTC')::date as day
-                from unnest(changed.lists) as l (effective_from)
-                inner join raw.listener_events as e
-                    on
-                        e.occurred_at >= l.effective_from::timestamp at time zone 'UTC'
-                        and e.occurred_at < coalesce(
-                            (
-                                select min(n.effective_from) from ingest.agent_lists as n
-                                where n.effective_from > l.effective_from
-                            )::timestamp at time zone 'UTC',
-                            'infinity'
-                        )
-            ) as d;
+            from ingest.days_of_agent_lists(changed.lists) as d;
         end if;
     end loop;
 end;

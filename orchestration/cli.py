@@ -42,6 +42,7 @@ from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_s
 if TYPE_CHECKING:
     import polars as pl
 
+    from orchestration.defs.report import Report
     from orchestration.lib.ingestion.summary import LoadSummary
     from orchestration.lib.warehouse.fit import Fit
     from orchestration.lib.warehouse.refresh import Refresh
@@ -161,12 +162,11 @@ def run(json_: Json = False) -> None:
         _ensure_demo_data(Path(settings.landing_root), say)
     report = _load_landing(settings, database, quiet=json_)
     say("loaded", str(report))
-    refresh, events = _refresh(settings, database, quiet=json_)
-    say("built", refresh.plan.summary())
-    stage, fit_events = _fit(settings, database, quiet=json_)
+    if report.files or not has_dagster(database):
+        _tell_dagster(settings, database, lambda told: told.loads(report))
+    say("built", _refresh(settings, database, quiet=json_).plan.summary())
+    stage = _fit(settings, database, quiet=json_)
     say("fitted", stage.describe())
-    if report.files or events or fit_events:
-        _tell_dagster(settings, database, report, refresh, events, stage, fit_events)
     with database.connect(read_only=True) as connection:
         campaigns = results.campaigns(connection)
         waterfall = results.waterfall(connection)
@@ -277,6 +277,8 @@ def load(
                     on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
                 )
             )
+    if report.datasets and has_dagster(database):
+        _tell_dagster(settings, database, lambda told: told.loads(report))
     if json_:
         _print_json(report.as_dict())
     else:
@@ -299,7 +301,8 @@ def build(
     ] = None,
     full: Annotated[bool, typer.Option("--full-refresh", help="Rebuild every table from nothing.")] = False,
     select: Annotated[
-        list[str] | None, typer.Option("--select", "-s", help="Only this model; may be given again.")
+        list[str] | None,
+        typer.Option("--select", "-s", help="Only this model; may be given again. With --full-refresh: whole."),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -311,8 +314,8 @@ def build(
         raise typer.BadParameter("--event-time-start and --event-time-end go together")
     windows = [Window.parse(start, end)] if start is not None and end is not None else []
     settings = load_settings()
-    refresh, _ = _refresh(settings, _database(settings), windows, full=full, models=select or [], quiet=json_)
-    plan = refresh.plan
+    database = _database(settings)
+    plan = _refresh(settings, database, windows, full=full, models=select or [], quiet=json_).plan
     if json_:
         _print_json(
             {
@@ -334,9 +337,7 @@ def fit(json_: Json = False) -> None:
     """
     settings = load_settings()
     database = _database(settings)
-    stage, events = _fit(settings, database, quiet=json_)
-    if events:
-        _tell_dagster(settings, database, None, None, (), stage, events)
+    stage = _fit(settings, database, quiet=json_)
     if json_:
         _print_json(_fit_as_dict(stage))
         return
@@ -1003,36 +1004,45 @@ def _refresh(
     full: bool = False,
     models: Sequence[str] = (),
     quiet: bool,
-) -> tuple[Refresh, list[dbt.Event]]:
-    """Refresh the models; returns the refresh and the events that say what came of each model and test."""
+) -> Refresh:
+    """Refresh the models, and tell Dagster what came of each model and test, also where one failed."""
     with err.status("reading the models"):
         from orchestration.lib.warehouse.refresh import Refresh, left_behind_in_words
 
         refresh = Refresh(database, threads=settings.dbt_threads)
     done = []
-    with _progress(disable=quiet) as bar:
-        task = bar.add_task("building", total=None)
-        for event in refresh.run(windows, full=full, models=models):
-            if dbt.is_result(event):
-                done.append(event)
-                data = event["data"]
-                name = data["node_info"]["node_name"]
-                total = data.get("total") or data.get("num_models")  # models and tests name it differently
-                bar.update(task, total=total, completed=data["index"], description=f"building {name[:50]}")
+    try:
+        with _progress(disable=quiet) as bar:
+            task = bar.add_task("building", total=None)
+            for event in refresh.run(windows, full=full, models=models):
+                if dbt.is_result(event):
+                    done.append(event)
+                    data = event["data"]
+                    name = data["node_info"]["node_name"]
+                    total = data.get("total") or data.get("num_models")  # models and tests name it differently
+                    bar.update(task, total=total, completed=data["index"], description=f"building {name[:50]}")
+    finally:
+        if done and has_dagster(database):
+            _tell_dagster(settings, database, lambda told: told.models(refresh, done))
     if refresh.left_behind:
         _note(left_behind_in_words(refresh.left_behind))
-    return refresh, done
+    return refresh
 
 
-def _fit(settings: Settings, database: Database, *, quiet: bool) -> tuple[Fit, list[dbt.Event]]:
-    """Run the stage ``fit``; returns it and the events that say what came of each model and test."""
+def _fit(settings: Settings, database: Database, *, quiet: bool) -> Fit:
+    """Run the stage ``fit``, and tell Dagster what came of it, also where a model failed."""
     from orchestration.lib.warehouse.fit import Fit
 
     stage = Fit(database, threads=settings.dbt_threads)
-    with _progress(disable=quiet) as bar:
-        bar.add_task("fitting", total=None)
-        events = [event for event in stage.run() if dbt.is_result(event)]
-    return stage, events
+    done: list[dbt.Event] = []
+    try:
+        with _progress(disable=quiet) as bar:
+            bar.add_task("fitting", total=None)
+            done.extend(event for event in stage.run() if dbt.is_result(event))
+    finally:
+        if done and has_dagster(database):
+            _tell_dagster(settings, database, lambda told: told.fit(stage, done))
+    return stage
 
 
 def _fit_as_dict(stage: Fit) -> dict[str, Any]:
@@ -1054,26 +1064,29 @@ def _show_notes(stage: Fit) -> None:
         err.print(f"[bold yellow]note[/bold yellow] {escape(note)}", highlight=False, soft_wrap=True)
 
 
-def _tell_dagster(
-    settings: Settings,
-    database: Database,
-    loads: LoadSummary | None,
-    refresh: Refresh | None,
-    events: Sequence[dbt.Event],
-    stage: Fit,
-    fit_events: Sequence[dbt.Event],
-) -> None:
+def has_dagster(database: Database) -> bool:
+    """Whether Dagster keeps its events here (``earmark run`` and ``ui`` see to it): somebody may look for them."""
+    with database.connect(read_only=True) as connection:
+        row = connection.execute("select to_regclass('dagster.event_logs') is not null").fetchone()
+    return bool(row and row[0])
+
+
+def _tell_dagster(settings: Settings, database: Database, tell: Callable[[Report], object]) -> None:
+    """Tell Dagster what was done; where that fails, it was done all the same."""
     with err.status("telling Dagster"):
         logging.getLogger("dagster").setLevel(logging.ERROR)
         os.environ.update(dagster_environment(settings, database))
         from dagster import DagsterInstance
+        from dagster_postgres.utils import DagsterPostgresException
+        from sqlalchemy.exc import SQLAlchemyError
 
-        from orchestration.defs.report import report, report_fit
+        from orchestration.defs.report import Report
 
-        with DagsterInstance.get() as instance:
-            if loads is not None and refresh is not None:
-                report(instance, loads, refresh, events)
-            report_fit(instance, stage, fit_events)
+        try:
+            with DagsterInstance.get() as instance:
+                tell(Report(instance))
+        except (SQLAlchemyError, DagsterPostgresException) as error:
+            _note(f"Dagster's UI does not show this, for its tables cannot be written: {database.scrub(error)}")
 
 
 def _progress(*, disable: bool = False) -> Progress:

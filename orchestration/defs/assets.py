@@ -1,5 +1,6 @@
 """Assets: the landing folder, the raw tables that loading fills, and dbt's models. One graph, files to marts."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -152,10 +153,11 @@ class RefreshConfig(dg.Config):
 
 
 TRANSLATOR: Final = Translator()
+MANIFEST: Final[dict[str, Any]] = json.loads(dbt.ensure_manifest().read_bytes())
 
 
 @dbt_assets(
-    manifest=dbt.ensure_manifest(),
+    manifest=MANIFEST,
     name="dbt_models",
     exclude=SELECTION,  # they stand on an asset that stands on these: see fit.py
     dagster_dbt_translator=TRANSLATOR,
@@ -186,11 +188,15 @@ def to_dagster(
     """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes.
 
     A materialization also says how many rows were written, which slices were looked at and which came out
-    otherwise.
+    otherwise. In a run that planned no checks (``sensors``) those that dbt made are told all the same.
     """
     message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
+    is_test = event["data"]["node_info"]["resource_type"] == "test" if dbt.is_result(event) else False
+    plans = context is None or bool(context.selected_asset_check_keys)
     for told in message.to_default_asset_events(
-        manifest=refresh.manifest, dagster_dbt_translator=TRANSLATOR, context=context
+        manifest=refresh.manifest,
+        dagster_dbt_translator=TRANSLATOR,
+        context=context if plans or not is_test else None,
     ):
         if isinstance(told, dg.Output | dg.AssetMaterialization):
             yield told.with_metadata({**told.metadata, **_model_metadata(event, refresh)})

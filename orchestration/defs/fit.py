@@ -9,7 +9,7 @@ from typing import Any, Final
 import dagster as dg
 from dagster_dbt import dbt_assets
 
-from orchestration.defs.assets import OWNER, TRANSLATOR, selected_models, to_dagster
+from orchestration.defs.assets import MANIFEST, OWNER, TRANSLATOR, selected_models, to_dagster
 from orchestration.defs.resources import Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.lib.attribution.fit import FitSummary
@@ -61,7 +61,7 @@ def attribution_fit(
 
 
 @dbt_assets(
-    manifest=dbt.ensure_manifest(),
+    manifest=MANIFEST,
     name="dbt_fit_models",
     select=SELECTION,
     dagster_dbt_translator=TRANSLATOR,

@@ -1,6 +1,7 @@
-"""Telling Dagster what was done without it, so that its UI shows what ``earmark run`` has loaded and built."""
+"""Telling Dagster what was done without it, so that its UI shows what the command line has loaded and built."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -12,28 +13,29 @@ from orchestration.lib.warehouse.fit import Fit
 from orchestration.lib.warehouse.refresh import Refresh
 
 
-def report(
-    instance: dg.DagsterInstance, loads: LoadSummary, refresh: Refresh, events: Iterable[dbt.Event]
-) -> None:
-    """Report the loads and dbt's results as events of no run."""
-    for dataset, counts in loads.datasets.items():
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(raw_key(dataset), metadata=load_metadata(counts))
-        )
-    for event in events:
-        for told in to_dagster(event, refresh):
-            if isinstance(told, dg.AssetMaterialization | dg.AssetCheckEvaluation):
-                instance.report_runless_asset_event(told)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Reports to an instance, as events of no run."""
 
+    instance: dg.DagsterInstance
 
-def report_fit(instance: dg.DagsterInstance, stage: Fit, events: Iterable[dbt.Event]) -> None:
-    """Report what the stage ``fit`` has fitted and built as events of no run."""
-    if stage.summary is not None:
-        for result in fit_results(stage.summary):
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(result.asset_key or "", metadata=result.metadata)
-            )
-    for event in events:
-        for told in to_dagster(event, stage):
-            if isinstance(told, dg.AssetMaterialization | dg.AssetCheckEvaluation):
-                instance.report_runless_asset_event(told)
+    def loads(self, loads: LoadSummary) -> None:
+        """Report what was loaded, by raw table."""
+        for dataset, counts in loads.datasets.items():
+            self._tell(dg.AssetMaterialization(raw_key(dataset), metadata=load_metadata(counts)))
+
+    def models(self, stage: Refresh | Fit, events: Iterable[dbt.Event]) -> None:
+        """Report what dbt has built and tested, with the slices that each model looked at and replaced."""
+        for event in events:
+            for told in to_dagster(event, stage):
+                if isinstance(told, dg.AssetMaterialization | dg.AssetCheckEvaluation):
+                    self._tell(told)
+
+    def fit(self, stage: Fit, events: Iterable[dbt.Event]) -> None:
+        """Report what the stage ``fit`` has fitted and built."""
+        for result in fit_results(stage.summary) if stage.summary is not None else ():
+            self._tell(dg.AssetMaterialization(result.asset_key or "", metadata=result.metadata))
+        self.models(stage, events)
+
+    def _tell(self, told: dg.AssetMaterialization | dg.AssetCheckEvaluation) -> None:
+        self.instance.report_runless_asset_event(told)

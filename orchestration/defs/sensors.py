@@ -6,11 +6,14 @@ refresh failed.
 Both look at the database and the landing folder, never at a clock of their own: what is there decides. A request
 that led to nothing (its run failed) is made again, ever later, until something changes. A run that died, with its
 process or before it had one, is nobody's fault: its work is asked for again as after a first request.
+
+A run is asked for the models that the refresh can come to, and for none of dbt's checks: what dbt tests is told
+as it happens, and a check that there was no need to make keeps its last result.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,11 +23,12 @@ from dagster._core.events import RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 
-from orchestration.defs.assets import load_job, refresh_job
+from orchestration.defs.assets import MANIFEST, dbt_models, load_job, raw_tables, refresh_job
+from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.lib.ingestion.landing import new_files, register_tenants
 from orchestration.lib.warehouse import changes
-from orchestration.lib.warehouse.refresh import slices_in_words
+from orchestration.lib.warehouse.refresh import make_plan, slices_in_words, windowed_models
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
@@ -93,12 +97,17 @@ def _ask(
     state: str,
     job: str,
     tags: dict[str, str],
+    assets: Callable[[], Iterable[dg.AssetKey]],
 ) -> dg.SensorResult | dg.SkipReason:
     last = Asked.read(context.cursor)
     asked = next_request(state, last, datetime.now(UTC), died=last is not None and _died(context, job, last))
     if isinstance(asked, timedelta):
         return dg.SkipReason(f"asked before; if that comes to nothing, again in {asked.total_seconds():.0f} s")
-    request = dg.RunRequest(run_key=_run_key(job, asked), tags=tags)
+    selected = set(assets())
+    checks = [key for check in CHECKS for key in check.check_keys if key.asset_key in selected]
+    request = dg.RunRequest(
+        run_key=_run_key(job, asked), tags=tags, asset_selection=sorted(selected), asset_check_keys=checks
+    )
     return dg.SensorResult(run_requests=[request], cursor=asked.written())
 
 
@@ -121,6 +130,13 @@ def _waiting_run(context: dg.SensorEvaluationContext, *statuses: dg.DagsterRunSt
     return None
 
 
+def _models(warehouse: Warehouse, names: Iterable[str]) -> set[dg.AssetKey]:
+    """Return the models of these names, and those that a refresh would build now."""
+    with warehouse.connect() as connection:
+        planned = {*names, *make_plan(connection, MANIFEST).models}
+    return {key for key in dbt_models.keys if key.path[-1] in planned}
+
+
 @dg.sensor(
     name="landing",
     job=load_job,
@@ -141,7 +157,13 @@ def landing_sensor(
     if (queued := _waiting_run(context, dg.DagsterRunStatus.QUEUED)) is not None:
         return dg.SkipReason(f"run {queued} will load them")
     state = digest(f"{file.state.uri} {file.state.bytes} {file.state.modified_at}" for file in files)
-    return _ask(context, state, load_job.name, {"earmark/new_files": str(len(files))})
+    return _ask(
+        context,
+        state,
+        load_job.name,
+        {"earmark/new_files": str(len(files))},
+        lambda: raw_tables.keys | _models(warehouse, windowed_models(MANIFEST)),
+    )
 
 
 @dg.sensor(
@@ -162,4 +184,4 @@ def freshness_sensor(context: dg.SensorEvaluationContext, warehouse: Warehouse) 
         return dg.SkipReason(f"run {running} is at work")
     changed = (f"{item.producer} {item.tenant_id} {item.day} {item.change}" for item in slices)
     tags = {"earmark/slices": slices_in_words(slices) if slices else "what was cut off"}
-    return _ask(context, digest([*begun, *changed]), refresh_job.name, tags)
+    return _ask(context, digest([*begun, *changed]), refresh_job.name, tags, lambda: _models(warehouse, ()))

@@ -9,13 +9,17 @@ from orchestration.lib.warehouse.database import Database
 
 # What differs from one run to the next without meaning anything.
 _VOLATILE: Final = ["load_id", "reject_id", "changed_by", "started_at", "modified_at", "network_list"]
-_NO_RESULT: Final = ("ingest.builds", "ingest.model_builds", "ingest.hash_keys", "timeseries.kept_properties")
+# Of the change log what waits is a result (ingest.pending_refresh); what all have seen is forgotten in time.
+_NO_RESULT: Final = (
+    "ingest.changes", "ingest.builds", "ingest.model_builds", "ingest.hash_keys", "timeseries.kept_properties",
+)  # fmt: skip
 _TABLES: Final = """
     select n.nspname, c.relname
     from pg_class as c
     inner join pg_namespace as n on c.relnamespace = n.oid
     where (
         (c.relkind in ('r', 'p') and not c.relispartition)
+        or c.oid = 'ingest.pending_refresh'::regclass
         or exists (
             select from timeseries.continuous_aggregates as a
             where (a.schema_name, a.table_name) = (n.nspname, c.relname)

@@ -222,7 +222,15 @@ def add_events(connection: psycopg.Connection, *events: tuple[str, str, str]) ->
 
 
 def marked_days(connection: psycopg.Connection, since: str) -> list[tuple[str, str]]:
-    """Return the tenants and days that were marked since a snapshot."""
+    """Return the tenants and days that are news to a model that was built with a snapshot."""
+    connection.execute(
+        "insert into ingest.model_builds (model, seen, cluster, inputs)"
+        " values ('a_model', %s::pg_snapshot, ingest.cluster(), '{ingest.agent_lists}')"
+        " on conflict (model) do update set seen = excluded.seen",
+        (since,),
+    )
+    connection.commit()
+    connection.execute("select ingest.narrow()")
     return connection.execute(
         "select tenant_id, to_char(day, 'MM-DD')"
         " from ingest.unseen(%s::pg_snapshot, array['ingest.agent_lists']) order by 1, 2",

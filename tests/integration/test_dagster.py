@@ -83,6 +83,11 @@ def _run(
     location: dg.Definitions, instance: dg.DagsterInstance, name: str, request: dg.RunRequest
 ) -> dg.ExecuteInProcessResult:
     job = location.resolve_job_def(name)
+    if request.asset_selection is not None:  # as a sensor asks; by hand it is all of it
+        job = job.get_subset(
+            asset_selection=frozenset(request.asset_selection),
+            asset_check_selection=frozenset(request.asset_check_keys or ()),
+        )
     return job.execute_in_process(run_config=request.run_config, instance=instance, tags=request.tags)
 
 

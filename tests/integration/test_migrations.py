@@ -91,18 +91,24 @@ def test_a_role_that_is_no_superuser_can_migrate(server: Database) -> None:
             admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
-def test_psql_can_apply_the_files_before_and_after(address: Database) -> None:
+def test_psql_can_apply_the_files(server: Database) -> None:
     from orchestration.lib.warehouse import embedded
 
-    for migration in read_migrations():
-        done = subprocess.run(
-            [embedded.psql(), "-v", "ON_ERROR_STOP=1", "-q", "-d", address.conninfo()],
-            input=migration.text,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    database = replace(server, name=f"earmark_test_{uuid.uuid4().hex[:16]}")
+    database.ensure_exists()
+    try:
+        for migration in read_migrations():
+            done = subprocess.run(
+                [embedded.psql(), "-v", "ON_ERROR_STOP=1", "-q", "-d", database.conninfo()],
+                input=migration.text,
+                text=True,
+                capture_output=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+    finally:
+        with server.connect(autocommit=True) as admin:
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database.name)))
 
 
 def test_chunks_are_made_once_and_hold_their_days(connection: psycopg.Connection) -> None:

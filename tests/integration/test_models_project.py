@@ -139,7 +139,7 @@ def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerR
         f"({days('01', '02')})",
         f"({days('01', '03')})",
         "(d >= date '2025-12-31' and d < date '2026-01-01')",
-        f"(({days('01', '02')}) or ({days('05', '06')}))",
+        f"((({days('01', '02')}) or ({days('05', '06')})))",
         f"((a.tenant_id in ('o''hare', 'b')) or (a.tenant_id in ('c') and a.t >= {MIDNIGHT}))",
         "false",
         f"({times('2026-01-01', '2026-01-02')})",

@@ -20,26 +20,28 @@ analyze raw.episodes, raw.podcasts;
 select timeseries.ensure_chunks('raw.listener_events', '2026-01-01+00', '2026-01-03+00');
 """
 REQUESTS = """
-insert into raw.listener_events (tenant_id, event_id, occurred_at, event_type, source, enclosure_key, method, status,
-    household_key, listener_key, user_agent, load_id)
+insert into raw.listener_events (tenant_id, event_id, occurred_at, event_type, source, enclosure_key, method,
+    status, household_key, listener_key, user_agent, load_id)
 select 'acme', gen_random_uuid(), '2026-01-01+00'::timestamptz + n * interval '2 seconds', 'request', 'cdn',
-    'cdn.example.com/' || 1 + n % 600 || '.mp3', 'GET', 200, int4send(n % 5000), int4send(n % 5000), 'Overcast/3.0', 1
+    'cdn.example.com/' || 1 + n % 600 || '.mp3', 'GET', 200, int4send(n % 5000), int4send(n % 5000),
+    'Overcast/3.0', 1
 from generate_series(1, 40000) as n;
 analyze raw.listener_events;
 """
 CONVERSIONS = """
 select timeseries.ensure_chunks('marts.fct_conversions', '2026-01-01+00', '2026-01-03+00');
-insert into marts.fct_conversions (tenant_id, conversion_id, occurred_at, action, signal, signals, source, sponsor_id,
-    claims, claims_differ, household_key, gross_value, refunded_value, value, currency)
+insert into marts.fct_conversions (tenant_id, conversion_id, occurred_at, action, signal, signals, source,
+    sponsor_id, claims, claims_differ, household_key, gross_value, refunded_value, value, currency)
 select 'acme', md5(n::text)::uuid, '2026-01-01+00'::timestamptz + n * interval '10 seconds', 'purchase', 'pixel',
     '{pixel}', 'x', 's', '', false, int4send(n), 10, 0, 10, 'USD'
 from generate_series(1, 4000) as n;
 analyze marts.fct_conversions;
 select timeseries.ensure_chunks('marts.fct_attribution_paths', '2026-01-01+00', '2026-01-03+00');
-insert into marts.fct_attribution_paths (tenant_id, conversion_id, occurred_at, touch_id, touch_type, signal, touch_at,
-    age_seconds, position, touches, channel, is_direct, campaign_id, match_type, evidence, window_seconds)
-select 'acme', md5(n::text)::uuid, '2026-01-01+00'::timestamptz + n * interval '10 seconds', gen_random_uuid(), 'dai',
-    'pixel', '2026-01-01+00', 10, p, 5, 'c', false, 'c', 'household', 'ad_server', 86400
+insert into marts.fct_attribution_paths (tenant_id, conversion_id, occurred_at, touch_id, touch_type, signal,
+    touch_at, age_seconds, position, touches, channel, is_direct, campaign_id, match_type, evidence,
+    window_seconds)
+select 'acme', md5(n::text)::uuid, '2026-01-01+00'::timestamptz + n * interval '10 seconds', gen_random_uuid(),
+    'dai', 'pixel', '2026-01-01+00', 10, p, 5, 'c', false, 'c', 'household', 'ad_server', 86400
 from generate_series(1, 4000) as n, generate_series(1, 5) as p;
 analyze marts.fct_attribution_paths;
 """

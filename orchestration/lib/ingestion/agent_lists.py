@@ -304,7 +304,7 @@ def install(connection: psycopg.Connection, entries: Sequence[Entry], *, source:
                 ],
             )
         _check_examples(connection, agent_list, entries)
-        return Installed(agent_list, is_new=True, counts=counts, days=_days_marked(connection))
+        return Installed(agent_list, is_new=True, counts=counts, days=_days_in_effect(connection, start))
 
 
 def drop(connection: psycopg.Connection, agent_list: str) -> int:
@@ -316,11 +316,11 @@ def drop(connection: psycopg.Connection, agent_list: str) -> int:
     """
     with connection.transaction():
         found = connection.execute(
-            "delete from ingest.agent_lists where agent_list = %s returning 1", (agent_list,)
+            "delete from ingest.agent_lists where agent_list = %s returning effective_from", (agent_list,)
         ).fetchone()
         if found is None:
             raise AgentListError(f"there is no agent list {agent_list!r}; see earmark agents list")
-        return _days_marked(connection)
+        return _days_in_effect(connection, found[0])
 
 
 def versions(connection: psycopg.Connection) -> list[Version]:
@@ -332,12 +332,9 @@ def versions(connection: psycopg.Connection) -> list[Version]:
         ).fetchall()
 
 
-def _days_marked(connection: psycopg.Connection) -> int:
-    """Return how many days of tenants this transaction has marked as changed (the trigger of the table does)."""
-    row = connection.execute(
-        "select count(*) from ingest.changes"
-        " where producer = 'ingest.agent_lists' and changed_by = pg_current_xact_id()"
-    ).fetchone()
+def _days_in_effect(connection: psycopg.Connection, start: date) -> int:
+    """Return how many days of tenants a list classifies, or did, that is in effect from a day on."""
+    row = connection.execute("select count(*) from ingest.days_of_agent_lists(%s)", ([start],)).fetchone()
     return int(row[0]) if row else 0
 
 

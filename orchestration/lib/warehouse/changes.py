@@ -8,7 +8,7 @@ any way of running dbt keeps it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
@@ -287,6 +287,19 @@ def begun_models(connection: psycopg.Connection) -> list[str]:
     """Return the models whose whole build has begun and not ended, in name order."""
     query = "select model from ingest.model_builds where version = %s order by model"
     return [row[0] for row in connection.execute(query, (_UNDER_WAY,))]
+
+
+def founded(manifest: Mapping[str, Any], models: Iterable[str], outdated: Collection[str]) -> list[str]:
+    """Return those of the models that stand on none of ``outdated``: only these are now what their SQL says."""
+    nodes = {key: node for key, node in manifest["nodes"].items() if node["resource_type"] in _BUILT_TYPES}
+
+    @cache
+    def stands_on_outdated(key: str) -> bool:
+        parents = [parent for parent in _parents(nodes[key]) if parent in nodes]
+        return any(nodes[parent]["name"] in outdated or stands_on_outdated(parent) for parent in parents)
+
+    keys = {node["name"]: key for key, node in nodes.items()}
+    return [name for name in models if not stands_on_outdated(keys[name])]
 
 
 def record_versions(connection: psycopg.Connection, versions: Mapping[str, str], models: Iterable[str]) -> None:

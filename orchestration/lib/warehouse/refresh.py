@@ -62,7 +62,7 @@ class Plan:
         """Say in a few words what the windowed models are refreshed for."""
         if self.windows:
             return _list([str(window) for window in self.windows])
-        return slices_in_words(self.news)
+        return slices_in_words(self.news) if self.news else "nothing new"
 
 
 def slices_in_words(slices: Sequence[Slice]) -> str:
@@ -91,8 +91,8 @@ def make_plan(
 ) -> Plan:
     """Decide what to refresh: ``windows`` where given, else what has changed; ``full``: everything.
 
-    With ``models``, only those: for ``windows``, or whole where none are given. Models of the stage ``fit`` are
-    none of it.
+    With ``models``, only those: for ``windows``, or where something is news to them; whole where they have no
+    slices or their SQL has changed. Models of the stage ``fit`` are none of it.
 
     Raises:
         DbtError: one of ``models`` is of the stage ``fit``.
@@ -101,23 +101,28 @@ def make_plan(
     of_fit = set(fit_models(manifest))
     if chosen_of_fit := sorted(of_fit.intersection(models)):
         raise dbt.DbtError(f"{', '.join(chosen_of_fit)}: no refresh builds this, but the stage fit: earmark fit")
-    if models:
-        chosen = tuple(sorted(models))
-        return Plan(windowed=chosen, windows=tuple(windows)) if windows and not full else Plan(stale=chosen)
     versions = changes.model_versions(manifest, project_variables())
     if full:
-        return Plan(stale=tuple(sorted(set(versions) - of_fit)))
-    stale = changes.stale_models(connection, manifest, versions)
-    if windows:
-        windowed = {node["name"] for node in manifest["nodes"].values() if changes.is_windowed(node)} - of_fit
-    else:
-        windowed = changes.readers(manifest, {*stale, *changes.models_to_refresh(connection)})
+        return Plan(stale=tuple(sorted(models or set(versions) - of_fit)))
+    stale = set(changes.stale_models(connection, manifest, versions))
+    with_slices = set(windowed_models(manifest))
+    windowed = (
+        with_slices if windows else changes.readers(manifest, {*stale, *changes.models_to_refresh(connection)})
+    )
+    if models:
+        stale = stale.intersection(models) | set(models) - with_slices
+        windowed = windowed.intersection(models) - stale
     return Plan(
-        stale=tuple(stale),
+        stale=tuple(sorted(stale)),
         windowed=tuple(sorted(windowed)),
         windows=tuple(windows),
         news=() if windows else tuple(changes.pending_slices(connection)),
     )
+
+
+def windowed_models(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the names of the models that a refresh builds slice by slice, in name order."""
+    return sorted(changes.readers(manifest, (node["name"] for node in manifest["nodes"].values())))
 
 
 def fit_models(manifest: Mapping[str, Any]) -> tuple[str, ...]:
@@ -189,7 +194,8 @@ class Refresh:
     ) -> Iterator[dbt.Event]:
         """Refresh, as ``make_plan`` decides, and yield dbt's events. With nothing to do, nothing is run.
 
-        A model whose build failed keeps its news: it is refreshed again the next time.
+        A model whose build failed keeps its news: it is refreshed again the next time. One that was built whole on
+        others that are older than their SQL is built whole again with them.
 
         Raises:
             DbtError: a model or test failed.
@@ -205,6 +211,7 @@ class Refresh:
             versions = changes.model_versions(self.manifest, project_variables())
             if plan.is_empty:
                 return
+            outdated = set(changes.stale_models(connection, self.manifest, versions)).difference(plan.stale)
             changes.begin_whole(connection, plan.stale)
             arguments = build_arguments(plan, threads=self.threads)
             invocation = dbt.Invocation(arguments, self._manifest, self.database.environment())
@@ -215,7 +222,7 @@ class Refresh:
                     if build is not None:
                         self.builds[name] = build
                 yield event
-            changes.record_versions(connection, versions, plan.stale)
+            changes.record_versions(connection, versions, changes.founded(self.manifest, plan.stale, outdated))
 
 
 def project_variables() -> dict[str, Any]:
