@@ -229,8 +229,8 @@ def marked_days(connection: psycopg.Connection, since: str) -> list[tuple[str, s
         " on conflict (model) do update set seen = excluded.seen",
         (since,),
     )
-    connection.commit()
     connection.execute("select ingest.narrow()")
+    connection.commit()
     return connection.execute(
         "select tenant_id, to_char(day, 'MM-DD')"
         " from ingest.unseen(%s::pg_snapshot, array['ingest.agent_lists']) order by 1, 2",
