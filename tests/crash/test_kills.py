@@ -127,9 +127,9 @@ class Stage:
         if original == self.live:
             disconnect(self.server, original)
         clone(self.server, original, kept)
+        disconnect(self.server, kept)  # TimescaleDB's launcher looks into every database
         if original == self.live:
             clone(self.server, kept, original)
-        disconnect(self.server, kept)
         return kept
 
     def close(self) -> None:
