@@ -15,6 +15,7 @@ from dagster._core.test_utils import create_run_for_test
 from orchestration.definitions import build_definitions, definitions
 from orchestration.defs.assets import public_networks
 from orchestration.defs.fit import markdown_table
+from orchestration.defs.report import Report
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.sensors import (
     FIRST_PAUSE,
@@ -30,7 +31,10 @@ from orchestration.lib.ingestion.datasets import DATASETS
 from orchestration.lib.ingestion.landing import load_landing
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS
-from orchestration.lib.warehouse import changes
+from orchestration.lib.ingestion.summary import LoadSummary
+from orchestration.lib.warehouse import changes, dbt
+from orchestration.lib.warehouse.database import Database
+from orchestration.lib.warehouse.refresh import Refresh
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
@@ -126,6 +130,50 @@ def test_a_dropped_file_reaches_the_marts(
     assert metadata["rows_written"].value == 2
     assert not any(key.startswith("staging/") for key in built)
     assert _downloads(database) == [("2026-01-06", 3), ("2026-01-09", 2)]
+
+
+def test_what_was_done_without_dagster_is_told_and_a_click_refreshes_what_is_news(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    report, key = Report(instance), HashKey("k1", b"0123456789abcdef")
+    refresh = Refresh(Database.from_url(database))
+    with psycopg.connect(database) as connection:
+        report.loads(LoadSummary.of(load_landing(connection, str(landing), key=key)))
+    report.models(refresh, [event for event in refresh.run() if dbt.is_result(event)])
+
+    def told(*path: str) -> dict[str, object]:
+        event = instance.get_latest_materialization_event(dg.AssetKey(path))
+        assert event is not None
+        assert event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    assert told("raw", "listener_events")["rows_loaded"] == 3
+    assert told("marts", "fct_downloads")["slices"] == refresh.builds["fct_downloads"].slices
+    checks = [
+        check for check in location.resolve_asset_graph().asset_check_keys if check.asset_key.path[0] == "marts"
+    ]
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    assert {record.status.value for record in found.values()} == {"SUCCEEDED"}
+
+    _drop(landing, "b.log", datetime(2026, 1, 7, 8, tzinfo=UTC), listeners=2)
+    outcomes = dg.AssetKey(["intermediate", "int_requests__outcomes"])
+    query = """
+        select 'intermediate.int_requests__outcomes'::regclass::oid, count(*)
+        from intermediate.int_requests__outcomes
+    """
+    with psycopg.connect(database, autocommit=True) as connection:
+        load_landing(connection, str(landing), key=key)
+        before = connection.execute(query).fetchone()
+        click = dg.RunRequest(asset_selection=[outcomes])
+        assert _run(location, instance, "refresh", click).success
+        after = connection.execute(query).fetchone()
+    assert before is not None
+    assert after == (before[0], 5)  # the table is the same one, with what was news
+    assert told(*outcomes.path)["slices"] == "acme: 2026-01-07"
+    later = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    assert {key: record.event.timestamp for key, record in later.items()} == {
+        key: record.event.timestamp for key, record in found.items()
+    }  # a check that there was no need to make keeps its last result
 
 
 def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(

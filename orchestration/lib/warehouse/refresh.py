@@ -29,12 +29,14 @@ class Plan:
     """What a refresh will do: rebuild ``stale`` models whole and let ``windowed`` ones refresh.
 
     Those refresh the ``windows`` that were asked for, or, without any, what of the ``news`` each has not seen.
+    ``waiting`` are the models that would be built too, had somebody not chosen others.
     """
 
     stale: tuple[str, ...] = ()
     windowed: tuple[str, ...] = ()
     windows: tuple[Window, ...] = ()
     news: tuple[Slice, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -103,12 +105,15 @@ def make_plan(
         raise dbt.DbtError(f"{', '.join(chosen_of_fit)}: no refresh builds this, but the stage fit: earmark fit")
     versions = changes.model_versions(manifest, project_variables())
     if full:
-        return Plan(stale=tuple(sorted(models or set(versions) - of_fit)))
+        everything = set(versions) - of_fit
+        chosen = set(models) or everything
+        return Plan(stale=tuple(sorted(chosen)), waiting=tuple(sorted(everything - chosen)))
     stale = set(changes.stale_models(connection, manifest, versions))
     with_slices = set(windowed_models(manifest))
     windowed = (
         with_slices if windows else changes.readers(manifest, {*stale, *changes.models_to_refresh(connection)})
     )
+    waiting = (stale | set(windowed)).difference(models) if models else set()
     if models:
         stale = stale.intersection(models) | set(models) - with_slices
         windowed = windowed.intersection(models) - stale
@@ -117,6 +122,7 @@ def make_plan(
         windowed=tuple(sorted(windowed)),
         windows=tuple(windows),
         news=() if windows else tuple(changes.pending_slices(connection)),
+        waiting=tuple(sorted(waiting)),
     )
 
 
@@ -139,7 +145,8 @@ def fit_models(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     """Return dbt's arguments for a plan: one ``dbt build`` of its models and their tests.
 
-    Tests that also read a model of the stage ``fit`` are left to that stage.
+    Tests that also read a model of the stage ``fit`` are left to that stage. Where others wait that were
+    not chosen, only those tests run that read the plan's models and what these are made of: the others are older.
     """
     variables: dict[str, Any] = {"rebuild": list(plan.stale)}
     if plan.windows:
@@ -151,6 +158,8 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
         str(threads),
         "--exclude-resource-types",
         "unit_test",
+        "--indirect-selection",
+        "buildable" if plan.waiting else "eager",
         "--select",
         *plan.models,
         "--exclude",
