@@ -195,7 +195,7 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
     assert plan.summary() == ("1 models refreshed for 2026-01-01 to 2026-01-02, 2026-02-01; 1 built whole (child)")
 
 
-def test_beside_models_that_wait_only_what_stands_on_the_chosen_is_tested() -> None:
+def test_beside_models_that_wait_only_the_chosen_and_what_they_are_made_of_are_tested() -> None:
     for waiting, way in (((), "eager"), (("other",), "buildable")):
         arguments = build_arguments(Plan(windowed=("chosen",), waiting=waiting), threads=1)
         assert arguments[arguments.index("--indirect-selection") + 1] == way
