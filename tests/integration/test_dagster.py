@@ -34,7 +34,7 @@ from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS
 from orchestration.lib.ingestion.summary import LoadSummary
 from orchestration.lib.warehouse import changes, dbt
 from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.refresh import Refresh
+from orchestration.lib.warehouse.refresh import Refresh, make_plan
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '
@@ -167,6 +167,12 @@ def test_what_was_done_without_dagster_is_told_and_a_click_refreshes_what_is_new
         click = dg.RunRequest(asset_selection=[outcomes])
         assert _run(location, instance, "refresh", click).success
         after = connection.execute(query).fetchone()
+        again = make_plan(connection, refresh.manifest, models=["int_requests__outcomes"])
+    assert again.is_empty
+    assert "fct_downloads" in again.waiting
+    assert (
+        again.summary() == f"nothing is news to the chosen models; {len(again.waiting)} others wait: earmark build"
+    )
     assert before is not None
     assert after == (before[0], 5)  # the table is the same one, with what was news
     assert told(*outcomes.path)["slices"] == "acme: 2026-01-07"

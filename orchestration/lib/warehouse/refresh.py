@@ -50,6 +50,8 @@ class Plan:
 
     def summary(self) -> str:
         """Say in a line what was done."""
+        if self.is_empty and self.waiting:
+            return f"nothing is news to the chosen models; {len(self.waiting)} others wait: earmark build"
         if self.is_empty:
             return "nothing to do: the models hold all that was loaded"
         parts = []
@@ -110,11 +112,13 @@ def make_plan(
         return Plan(stale=tuple(sorted(chosen)), waiting=tuple(sorted(everything - chosen)))
     stale = set(changes.stale_models(connection, manifest, versions))
     with_slices = set(windowed_models(manifest))
-    windowed = (
-        with_slices if windows else changes.readers(manifest, {*stale, *changes.models_to_refresh(connection)})
-    )
-    waiting = (stale | set(windowed)).difference(models) if models else set()
+    begun = {*stale, *changes.models_to_refresh(connection)}
+    windowed = with_slices if windows else changes.readers(manifest, begun)
+    waiting: set[str] = set()
     if models:
+        waiting = (stale | windowed).difference(models)
+        if not windows:  # what was not chosen is not built, and so is no news to anybody
+            windowed = changes.readers(manifest, begun.intersection(models))
         stale = stale.intersection(models) | set(models) - with_slices
         windowed = windowed.intersection(models) - stale
     return Plan(
