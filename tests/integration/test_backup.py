@@ -321,6 +321,7 @@ def test_killed_in_the_middle_a_backup_leaves_the_file_and_a_restore_the_databas
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            wait_until_nobody_restores(elsewhere)
         if action == "back_up":
             assert file.read_bytes() in (b"old",) or backup.read_contents(file, 18).entries
         else:
@@ -329,6 +330,15 @@ def test_killed_in_the_middle_a_backup_leaves_the_file_and_a_restore_the_databas
     assert tenants(elsewhere) == names
     backup.back_up(any_engine, file, force=True)
     assert backup.read_contents(file, 18).entries
+
+
+def wait_until_nobody_restores(database: Database) -> None:
+    """Wait until the server has noticed that a killed restore is gone: until then its lock is not free."""
+    with replace(database, name="postgres").connect() as connection:
+        connection.execute("set statement_timeout = '60s'")
+        connection.execute(
+            "select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"earmark restore {database.name}"]
+        )
 
 
 def run(arguments: Sequence[Any]) -> subprocess.Popen[bytes]:
