@@ -49,7 +49,6 @@ STAGES = """
             as "load",
         (select min(at) from told where what = 'ASSET_MATERIALIZATION' and asset_key not like '["raw"%')::float
             as "first model",
-        (select max(at) from told where asset_key = '["marts", "rpt_episode_daily"]')::float as "mart",
         (select max(at) from told where what in ('PIPELINE_SUCCESS', 'PIPELINE_FAILURE'))::float as "run ended"
 """
 
@@ -109,11 +108,11 @@ def drop(home: Path, connection: psycopg.Connection, number: int) -> dict[str, f
         return bool(ended) and None not in ended
 
     wait(has_ended, f"the end of the run of drop {number}")
-    names = ("sensor", "queue", "process", "load", "first model", "mart", "run ended")
-    began = [dropped, *ended[:-1]]
-    stages = {name: end - begin for name, begin, end in zip(names, began, ended, strict=True)}
+    names = ("sensor", "queue", "process", "load", "first model", "other models")
+    ends = [*ended[:-1], seen]
+    stages = {name: end - begin for name, begin, end in zip(names, [dropped, *ends], ends, strict=False)}
     print(f"  drop {number}: {seen - dropped:.1f} s", flush=True)
-    return {"in the mart": seen - dropped, **stages}
+    return {"in the mart": seen - dropped, **stages, "run ended": ended[-1] - dropped}
 
 
 def load_another(home: Path, environment: dict[str, str], stop: threading.Event) -> None:

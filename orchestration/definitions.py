@@ -7,7 +7,6 @@ from orchestration.defs.assets import dbt_models, landing_files, load_job, publi
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.fit import attribution_fit, dbt_fit_models, fit_job
 from orchestration.defs.resources import Landing, Warehouse
-from orchestration.defs.runs import watched_executor
 from orchestration.defs.schedules import daily_maintenance, maintenance, nightly_fit
 from orchestration.defs.sensors import freshness_sensor, landing_sensor
 
@@ -30,7 +29,7 @@ def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
         sensors=[landing_sensor, freshness_sensor],
         resources={"warehouse": warehouse, "landing": landing},
         # A run's steps go one after the other: processes of their own would only cost their start.
-        executor=watched_executor,
+        executor=dg.in_process_executor,
     )
 
 

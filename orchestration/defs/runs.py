@@ -1,57 +1,88 @@
-"""Runs and their processes: how Dagster's run monitoring sees that the process of a run is gone.
+"""Runs and their processes: how a run is started within a moment, and how run monitoring sees that it is gone.
 
-Dagster's default launcher cannot tell. Where the code server is killed with the process of a run, the run stays
-"started" for ever, its pool is taken, and whoever waits for it waits for ever. Run monitoring is there for that,
-but it asks the launcher ("the run could be left hanging in STARTED":
-https://github.com/dagster-io/dagster/pull/5432).
+Dagster's code server starts an interpreter for each run, which imports Dagster, dbt and polars for seconds before
+the run can begin, and offers no choice of that (``StartRun`` in ``dagster/_grpc/server.py``). A launcher is what
+one may bring. This one forks the process of a run from one that has imported the libraries and does nothing else,
+the standard library's ``forkserver``. Our own modules and dbt's project are read by each run, as they are then.
+The process executes the run as ``dagster api execute_run`` does, and ends with it.
 
-So the process of a run holds an advisory lock in Dagster's own database while it lives. PostgreSQL takes the lock
-back when the process's connection ends, whatever ended it, on whichever machine or in whichever container. What is
-done with a run that is found dead is not decided here: ``dagster.yaml`` has run monitoring fail it, and the
-sensors ask for its work again.
+While it lives it holds an advisory lock in Dagster's own database. PostgreSQL takes the lock back when the
+process's connection ends, whatever ended it, on whichever machine or in whichever container. So run monitoring
+sees that a run is dead; with Dagster's default launcher it cannot ("the run could be left hanging in STARTED":
+https://github.com/dagster-io/dagster/pull/5432). What is done with a run that is found dead is not decided here:
+``dagster.yaml`` has run monitoring fail it, and the sensors ask for its work again. By the same connection the
+process hears that its run is to be terminated.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+import multiprocessing
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import dagster as dg
 import psycopg
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.executor.in_process import InProcessExecutor
+from dagster._cli.api import _execute_run_command_body
+from dagster._core.instance import InstanceRef
+from dagster._core.launcher import LaunchRunContext, RunLauncher
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._serdes import ConfigurableClassData
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils import send_interrupt
+from dagster._utils.interrupts import capture_interrupts
+from psycopg import sql
 
 from orchestration.lib.warehouse.database import Database
 
 # For jobs that are asked for once a night: what dies (and only that, says dagster.yaml) is run again at once.
 AGAIN_IF_IT_DIES: Final = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
+# On a run that was launched here: the machine or container that its process is on.
+HOST_TAG: Final = "earmark/host"
 
-# A run is told to have started a moment before its process takes the lock.
-_GRACE: Final = timedelta(seconds=10)
+# What a run imports and nobody edits.
+_LIBRARIES: Final = (
+    "dagster._cli.api",
+    "dagster_dbt",
+    "dagster_postgres",
+    "dbt.adapters.postgres",
+    "dbt.cli.main",
+    "dbt.task.build",
+    "pandas",
+    "polars",
+    "psycopg_pool",
+)
+# Apple's frameworks do not bear a fork: https://docs.python.org/3/library/multiprocessing.html
+if sys.platform == "darwin":
+    _PROCESSES = multiprocessing.get_context("spawn")
+else:
+    _PROCESSES = multiprocessing.get_context("forkserver")
+    _PROCESSES.set_forkserver_preload(list(_LIBRARIES))
+
 _GONE: Final = (
     "the process of this run is gone: it was killed, or its machine or container stopped. What it had committed "
     "stays, the rest is taken up by another run; only what was started by hand must be started again"
 )
-
 # Many may hold it, so that nobody waits; whoever could have it alone knows that nobody does.
 _HOLD: Final = "select pg_advisory_lock_shared(hashtextextended(%s, 0))"
 _IS_FREE: Final = "select pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
-class WatchedRunLauncher(dg.DefaultRunLauncher):
-    """Dagster's default launcher, able to say whether the process of a run lives.
+class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
+    """Launches a run in a process of its own that has imported the libraries, and says whether it lives.
 
     ``postgres_url`` is the database of Dagster's own tables, as every process of Dagster reaches it.
     """
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(inst_data)
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inst_data = inst_data
         self._database = Database.from_url(postgres_url)
-        self._held: psycopg.Connection | None = None
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """How another process makes the same launcher."""
+        return self._inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -62,6 +93,28 @@ class WatchedRunLauncher(dg.DefaultRunLauncher):
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         """Make it from ``dagster.yaml``."""
         return cls(**config_value, inst_data=inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the process of a run. It ends with the run, and is cancelled with whoever launched it."""
+        run_id = context.dagster_run.run_id
+        self._instance.add_run_tags(run_id, {HOST_TAG: socket.gethostname()})
+        _PROCESSES.Process(
+            target=execute_run, args=(self._instance.get_ref(), run_id), name=f"run {run_id}", daemon=True
+        ).start()
+
+    def terminate(self, run_id: str) -> bool:
+        """Have a run cancelled, wherever its process is.
+
+        One that has not begun finds that it is cancelled when it does; one whose process is gone is given up by
+        run monitoring.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        with self._database.connect("earmark run launcher", autocommit=True) as connection:
+            connection.execute("select pg_notify(%s, '')", (_name_of(run_id),))
+        return True
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -75,60 +128,45 @@ class WatchedRunLauncher(dg.DefaultRunLauncher):
             DatabaseUnavailableError: nobody can know now; run monitoring leaves the run and asks again.
 
         """
-        if GRPC_INFO_TAG not in run.tags:  # not launched but executed by hand, by whatever executor
+        if HOST_TAG not in run.tags:  # not launched but executed by hand
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        record = self._instance.get_run_record_by_id(run.run_id)
-        started = record.start_time if record is not None else None
-        if is_expected(started, datetime.now(UTC)) or self.is_held(run.run_id):
+        if self.is_held(run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, _GONE)
 
     def hold(self, run_id: str) -> None:
-        """Hold the lock of a run from now on: this process executes it.
-
-        It is not given back when the run's steps are done, but when the process is done with Dagster's instance:
-        in between the run is told to have ended, and run monitoring must not come upon it without its lock.
+        """Hold the lock of a run until this process ends, and interrupt it when the run is to be terminated.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached; the run could do nothing either.
 
         """
-        self.dispose()
-        self._held = self._database.connect("earmark run", autocommit=True)
-        self._held.execute(_HOLD, (_lock_of(run_id),))
+        connection = self._database.connect("earmark run", autocommit=True)
+        connection.execute(_HOLD, (_name_of(run_id),))
+        connection.execute(sql.SQL("listen {}").format(sql.Identifier(_name_of(run_id))))
 
-    def dispose(self) -> None:
-        """Give back the lock, if there is one."""
-        if self._held is not None:
-            self._held.close()
+        def listen() -> None:
+            with suppress(psycopg.OperationalError):
+                for _ in connection.notifies():
+                    send_interrupt()
+
+        threading.Thread(target=listen, name="terminate", daemon=True).start()
 
     def is_held(self, run_id: str) -> bool:
         """Whether a process holds the lock of a run."""
         with self._database.connect("earmark run monitoring") as connection:
-            row = connection.execute(_IS_FREE, (_lock_of(run_id),)).fetchone()
+            row = connection.execute(_IS_FREE, (_name_of(run_id),)).fetchone()
         return row != (True,)
 
 
-def is_expected(started: float | None, now: datetime) -> bool:
-    """Whether a run that started then (seconds since 1970) may not hold its lock yet."""
-    return started is None or now - datetime.fromtimestamp(started, UTC) < _GRACE
+def execute_run(instance_ref: InstanceRef, run_id: str) -> None:
+    """Execute a launched run: what its process does."""
+    with capture_interrupts(), dg.DagsterInstance.from_ref(instance_ref) as instance:
+        launcher = instance.run_launcher
+        if isinstance(launcher, WarmRunLauncher):
+            launcher.hold(run_id)  # before the run is told to have started: monitoring must not meet it without
+        _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
 
 
-def _lock_of(run_id: str) -> str:
+def _name_of(run_id: str) -> str:
     return f"earmark run {run_id}"
-
-
-class _WatchedExecutor(InProcessExecutor):
-    def execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
-    ) -> Iterator[dg.DagsterEvent]:
-        launcher = plan_context.instance.run_launcher
-        if isinstance(launcher, WatchedRunLauncher):
-            launcher.hold(plan_context.run_id)
-        yield from super().execute(plan_context, execution_plan)
-
-
-@dg.executor(name="in_process")
-def watched_executor(_context: dg.InitExecutorContext) -> dg.Executor:
-    """Execute a run in its process, as Dagster's own ``in_process`` does, and hold the run's lock."""
-    return _WatchedExecutor(RetryMode.ENABLED)

@@ -13,6 +13,7 @@ as it happens, and a check that there was no need to make keeps its last result.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 from orchestration.defs.assets import MANIFEST, dbt_models, load_job, raw_tables, refresh_job
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
-from orchestration.lib.ingestion.landing import new_files, register_tenants
+from orchestration.lib.ingestion.landing import LandedFile, new_files, register_tenants
 from orchestration.lib.warehouse import changes
 from orchestration.lib.warehouse.refresh import make_plan, slices_in_words, windowed_models
 
@@ -34,6 +35,9 @@ FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)
 # Dagster's daemon goes round every 5 seconds; asking for 5 would miss every other round by a hair.
 _SECONDS_BETWEEN_LOOKS: Final = 1
+# Within its round the landing sensor looks again and again, for this long, at no more than a tenth of the time.
+_LOOKS_FOR: Final = timedelta(seconds=4.5)
+_SHORTEST_REST: Final = timedelta(seconds=0.2)
 # What a run says that fails by itself; what is failed from outside has another reason, or none.
 _FAILED_BY_ITSELF: Final = frozenset(
     reason.value
@@ -111,6 +115,20 @@ def _ask(
     return dg.SensorResult(run_requests=[request], cursor=asked.written())
 
 
+def _look(warehouse: Warehouse, location: str) -> list[LandedFile]:
+    """Return the new files of the landing folder as soon as there are some, none when the round is over."""
+    over = time.monotonic() + (0 if "://" in location else _LOOKS_FOR.total_seconds())
+    while True:
+        began = time.monotonic()
+        with warehouse.connect() as connection:
+            register_tenants(connection, location)  # a tenant's refused files are new again
+            files = new_files(connection, location)
+        rest = max(_SHORTEST_REST.total_seconds(), 9 * (time.monotonic() - began))
+        if files or time.monotonic() + rest > over:
+            return files
+        time.sleep(rest)
+
+
 def _run_key(job: str, asked: Asked) -> str:
     return f"{job}-{asked.state}-{asked.at}"
 
@@ -147,10 +165,11 @@ def _models(warehouse: Warehouse, names: Iterable[str]) -> set[dg.AssetKey]:
 def landing_sensor(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, landing: Landing
 ) -> dg.SensorResult | dg.SkipReason:
-    """Look for files that the ledger does not know in this size and time."""
-    with warehouse.connect() as connection:
-        register_tenants(connection, landing.location())  # a tenant's refused files are new again
-        files = new_files(connection, landing.location())
+    """Look for files that the ledger does not know in this size and time.
+
+    A folder is looked at until there are some or the round is over; a bucket, where each look is paid for, once.
+    """
+    files = _look(warehouse, landing.location())
     if not files:
         return dg.SkipReason("no new files")
     # A run that has not started will find these files too; one at work may have looked before they came.

@@ -13,6 +13,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.test_utils import create_run_for_test
 
 from orchestration.definitions import build_definitions, definitions
+from orchestration.defs import sensors
 from orchestration.defs.assets import public_networks
 from orchestration.defs.fit import markdown_table
 from orchestration.defs.report import Report
@@ -60,6 +61,12 @@ def landing(tmp_path: Path) -> Path:
 @pytest.fixture
 def location(database: str, landing: Path) -> dg.Definitions:
     return build_definitions(Warehouse(url=database), Landing(root=str(landing)))
+
+
+@pytest.fixture(autouse=True)
+def _one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the landing sensor look once, not for a round of Dagster's."""
+    monkeypatch.setattr(sensors, "_LOOKS_FOR", timedelta(0))
 
 
 @pytest.fixture
@@ -246,6 +253,24 @@ def test_while_a_load_waits_in_the_queue_no_other_is_asked_for(
         skipped = _tick(landing_sensor, location, instance)
         assert isinstance(skipped, dg.SkipReason)
         assert skipped.skip_message == f"run {queued.run_id} will load them"
+
+
+def test_a_file_that_lands_while_the_sensor_looks_is_asked_for_in_this_round(
+    location: dg.Definitions, instance: dg.DagsterInstance, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (landing / "acme" / "nginx" / "a.log").rename(landing / "a.part")
+    (landing / "acme" / "rss" / "show.xml").unlink()
+    assert isinstance(_tick(landing_sensor, location, instance), dg.SkipReason)
+    monkeypatch.setattr(sensors, "_LOOKS_FOR", timedelta(minutes=1))
+    rests = []
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        (landing / "a.part").rename(landing / "acme" / "nginx" / "a.log")
+
+    monkeypatch.setattr(sensors.time, "sleep", rest)
+    assert isinstance(_tick(landing_sensor, location, instance), dg.SensorResult)
+    assert len(rests) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,62 +2,62 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.daemon import MonitoringDaemon
 
 from orchestration.cli import dagster_environment
 from orchestration.definitions import definitions
-from orchestration.defs import runs
-from orchestration.defs.runs import WatchedRunLauncher, is_expected
+from orchestration.defs.runs import HOST_TAG, WarmRunLauncher
 from orchestration.defs.sensors import Asked, has_died, next_request
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
 from orchestration.settings import load_settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-# A job in a process of its own, which says that it is at work and goes on until it is told to end.
+# Jobs that say that they are at work, and where, and go on until they are told to end.
 PROGRAM = """
-import sys, time
+import os, time
 from pathlib import Path
 import dagster as dg
-from orchestration.defs.runs import AGAIN_IF_IT_DIES, watched_executor
+from orchestration.defs.runs import AGAIN_IF_IT_DIES
 
-folder = Path(sys.argv[1])
+folder = Path(__file__).parent
 
 @dg.op
 def work():
-    (folder / "at_work").touch()
+    (folder / "draft").write_text(str(os.getpid()))
+    (folder / "draft").rename(folder / "at_work")
     while not (folder / "end").exists():
         time.sleep(0.02)
     if (folder / "fail").exists():
         raise dg.Failure("as it was told")
 
-@dg.job(executor_def=watched_executor)
+@dg.job(executor_def=dg.in_process_executor)
 def plain():
     work()
 
-@dg.job(executor_def=watched_executor, tags=AGAIN_IF_IT_DIES)
+@dg.job(executor_def=dg.in_process_executor, tags=AGAIN_IF_IT_DIES)
 def nightly():
     work()
 
 if __name__ == "__main__":
     with dg.DagsterInstance.get() as instance:
-        tags = {name: "{}" for name in sys.argv[3:]}
-        dg.execute_job(dg.reconstructable(globals()[sys.argv[2]]), instance=instance, tags=tags)
+        dg.execute_job(dg.reconstructable(plain), instance=instance)
 """
 
 
@@ -66,30 +66,35 @@ def instance(address: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
     for name, value in dagster_environment(load_settings(), address).items():
         monkeypatch.setenv(name, value)
+    (tmp_path / "program.py").write_text(PROGRAM)
     with dg.DagsterInstance.get() as opened:
         yield opened
+    (tmp_path / "end").touch()
+    forkserver._forkserver._stop()  # it has this test's environment
 
 
 @pytest.fixture
-def monitor(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Return one round of run monitoring, which waits for no process to take its lock."""
-    monkeypatch.setattr(runs, "_GRACE", timedelta(0))
+def monitor(instance: dg.DagsterInstance) -> Iterator[Callable[[], None]]:
+    """Return one round of run monitoring."""
     daemon = MonitoringDaemon(interval_seconds=10)
     with create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as context:
         yield lambda: [*daemon.run_iteration(context)] and None
 
 
-@contextmanager
-def _at_work(folder: Path, job: str, *tags: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Execute a job, by default as one that was launched."""
-    program = folder / "program.py"
-    program.write_text(PROGRAM)
-    with subprocess.Popen([sys.executable, str(program), str(folder), job, *(tags or [GRPC_INFO_TAG])]) as process:
-        try:
-            _wait((folder / "at_work").exists)
-            yield process
-        finally:
-            process.kill()
+def _launch(instance: dg.DagsterInstance, folder: Path, name: str = "plain") -> int:
+    """Have a job launched; return the process that is at work on it."""
+    job = ReconstructableJob.for_file(str(folder / "program.py"), name)
+    definition = job.get_definition()
+    run = instance.create_run_for_job(definition, tags=definition.tags, job_code_origin=job.get_python_origin())
+    with create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as context:
+        instance.launch_run(run.run_id, context.create_request_context())
+    _wait((folder / "at_work").exists)
+    return int((folder / "at_work").read_text())
+
+
+def _kill(instance: dg.DagsterInstance, process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
 
 
 def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -104,22 +109,20 @@ def _run(instance: dg.DagsterInstance) -> dg.DagsterRun:
     return run
 
 
-def _launcher(instance: dg.DagsterInstance) -> WatchedRunLauncher:
+def _launcher(instance: dg.DagsterInstance) -> WarmRunLauncher:
     launcher = instance.run_launcher
-    assert isinstance(launcher, WatchedRunLauncher)
+    assert isinstance(launcher, WarmRunLauncher)
     return launcher
 
 
 def test_a_run_whose_process_is_killed_is_failed_and_says_why(
     instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path
 ) -> None:
-    with _at_work(tmp_path, "plain") as process:
-        monitor()
-        assert _run(instance).status is dg.DagsterRunStatus.STARTED
-        assert _launcher(instance).is_held(_run(instance).run_id)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    process = _launch(instance, tmp_path)
+    monitor()
+    assert _run(instance).status is dg.DagsterRunStatus.STARTED
+    assert _run(instance).tags[HOST_TAG] == socket.gethostname()
+    _kill(instance, process)
     monitor()
     run = _run(instance)
     assert run.status is dg.DagsterRunStatus.FAILURE
@@ -133,13 +136,12 @@ def test_a_run_whose_process_is_killed_is_failed_and_says_why(
 def test_a_nightly_job_is_run_again_where_it_died_and_not_where_it_failed(
     instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path, kill: bool, again: str
 ) -> None:
-    with _at_work(tmp_path, "nightly") as process:
-        if kill:
-            process.kill()
-        (tmp_path / "fail").touch()
-        (tmp_path / "end").touch()
-        process.wait()
-        _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    process = _launch(instance, tmp_path, "nightly")
+    if kill:
+        _kill(instance, process)
+    (tmp_path / "fail").touch()
+    (tmp_path / "end").touch()
+    _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
     monitor()
     run = _run(instance)
     assert run.status is dg.DagsterRunStatus.FAILURE
@@ -157,25 +159,47 @@ def test_the_nightly_jobs_are_those_that_are_run_again() -> None:
 def test_a_run_that_ends_keeps_its_lock_until_that_is_told_and_gives_it_back(
     instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path
 ) -> None:
-    with _at_work(tmp_path, "plain") as process:
-        run = _run(instance)
-        (tmp_path / "end").touch()
-        held = True
-        while held:
-            held = _launcher(instance).is_held(run.run_id)
-        assert _run(instance).status is dg.DagsterRunStatus.SUCCESS
-        assert process.wait() == 0
+    _launch(instance, tmp_path)
+    (tmp_path / "end").touch()
+    _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    assert _run(instance).status is dg.DagsterRunStatus.SUCCESS
     monitor()
     assert _run(instance).status is dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_is_terminated_from_any_process_and_ends_as_cancelled(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    _launch(instance, tmp_path)
+    with dg.DagsterInstance.from_ref(instance.get_ref()) as another:
+        assert _launcher(another).terminate(_run(another).run_id)
+    _wait(lambda: _run(instance).status is dg.DagsterRunStatus.CANCELED)
+    assert not _launcher(instance).terminate(_run(instance).run_id)
+
+
+def test_a_run_reads_the_code_as_it_is_when_it_begins(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    first = _launch(instance, tmp_path)
+    (tmp_path / "end").touch()
+    _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    for name in ("at_work", "end"):
+        (tmp_path / name).unlink()
+    (tmp_path / "program.py").write_text(PROGRAM.replace("as it was told", "otherwise"))
+    (tmp_path / "fail").touch()
+    assert _launch(instance, tmp_path) != first
+    (tmp_path / "end").touch()
+    _wait(lambda: instance.get_runs(limit=1)[0].is_finished)
+    (told,) = instance.all_logs(instance.get_runs(limit=1)[0].run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert "otherwise" in str(told.dagster_event)
 
 
 def test_a_run_that_was_not_launched_but_executed_by_hand_is_left_alone(
     instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path
 ) -> None:
-    with _at_work(tmp_path, "plain", "by_hand") as process:
-        process.kill()
-        process.wait()
-        _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+    with subprocess.Popen([sys.executable, str(tmp_path / "program.py")]) as process:
+        try:
+            _wait((tmp_path / "at_work").exists)
+        finally:
+            process.kill()
     monitor()
     assert _run(instance).status is dg.DagsterRunStatus.STARTED
 
@@ -183,17 +207,11 @@ def test_a_run_that_was_not_launched_but_executed_by_hand_is_left_alone(
 def test_a_run_of_which_nobody_can_know_is_left_alone(
     instance: dg.DagsterInstance, address: Database, tmp_path: Path
 ) -> None:
-    with _at_work(tmp_path, "plain"):
-        lost = WatchedRunLauncher(replace(address, port=1).url())
-        lost.register_instance(instance)
-        with pytest.raises(DatabaseUnavailableError):
-            lost.is_held(_run(instance).run_id)
-
-
-def test_a_run_that_has_just_started_may_not_hold_its_lock_yet() -> None:
-    assert is_expected(None, NOW)
-    assert is_expected(NOW.timestamp() - 9, NOW)
-    assert not is_expected(NOW.timestamp() - 11, NOW)
+    _launch(instance, tmp_path)
+    lost = WarmRunLauncher(replace(address, port=1).url())
+    lost.register_instance(instance)
+    with pytest.raises(DatabaseUnavailableError):
+        lost.check_run_worker_health(_run(instance))
 
 
 def test_a_statement_of_a_killed_process_does_not_go_on(address: Database) -> None:
