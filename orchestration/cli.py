@@ -1109,7 +1109,8 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
     shutil.copyfile(PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml")
     return {
         "DAGSTER_HOME": str(home),
-        "DAGSTER_POSTGRES_URL": database.url(schema="dagster"),
+        # What Dagster notes is not waited for until it is on the disk: a run commits two hundred times.
+        "DAGSTER_POSTGRES_URL": database.url(search_path="dagster", synchronous_commit="off"),
         "PYTHONWARNINGS": "ignore",  # Dagster's own notes to its developers
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -169,7 +170,7 @@ def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehou
     windows = [Window.parse(window.start, window.end) for window in config.windows]
     for event in refresh.run(windows, full=config.full, models=selected_models(context)):
         if dbt.is_result(event):
-            context.log.info(event["info"]["msg"])
+            sys.stdout.write(f"{event['info']['msg']}\n")  # which Dagster keeps; its event log is told below
         yield from to_dagster(event, refresh, context)
     if refresh.left_behind:
         context.log.warning(left_behind_in_words(refresh.left_behind))

@@ -2,63 +2,46 @@
 
 Dagster's code server starts an interpreter for each run, which imports Dagster, dbt and polars for seconds before
 the run can begin, and offers no choice of that (``StartRun`` in ``dagster/_grpc/server.py``). A launcher is what
-one may bring. This one forks the process of a run from one that has imported the libraries and does nothing else,
-the standard library's ``forkserver``. Our own modules and dbt's project are read by each run, as they are then.
-The process executes the run as ``dagster api execute_run`` does, and ends with it.
+one may bring. This one keeps a process that has done so, from which the process of each run is forked
+(``run_process``); another takes its place when a file of the project has changed.
 
-While it lives it holds an advisory lock in Dagster's own database. PostgreSQL takes the lock back when the
-process's connection ends, whatever ended it, on whichever machine or in whichever container. So run monitoring
-sees that a run is dead; with Dagster's default launcher it cannot ("the run could be left hanging in STARTED":
-https://github.com/dagster-io/dagster/pull/5432). What is done with a run that is found dead is not decided here:
-``dagster.yaml`` has run monitoring fail it, and the sensors ask for its work again. By the same connection the
-process hears that its run is to be terminated.
+While the process of a run lives it holds an advisory lock in Dagster's own database. PostgreSQL takes the lock
+back when the process's connection ends, whatever ended it, on whichever machine or in whichever container. So run
+monitoring sees that a run is dead; with Dagster's default launcher it cannot ("the run could be left hanging in
+STARTED": https://github.com/dagster-io/dagster/pull/5432). What is done with a run that is found dead is not
+decided here: ``dagster.yaml`` has run monitoring fail it, and the sensors ask for its work again. By the same
+connection the process hears that its run is to be terminated.
 """
 
-import multiprocessing
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import dagster as dg
 import psycopg
-from dagster._cli.api import _execute_run_command_body
-from dagster._core.instance import InstanceRef
+from dagster import _check as check
 from dagster._core.launcher import LaunchRunContext, RunLauncher
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_value
 from dagster._utils import send_interrupt
-from dagster._utils.interrupts import capture_interrupts
 from psycopg import sql
 
 from orchestration.lib.warehouse.database import Database
+from orchestration.settings import PROJECT_ROOT
 
 # For jobs that are asked for once a night: what dies (and only that, says dagster.yaml) is run again at once.
 AGAIN_IF_IT_DIES: Final = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
 # On a run that was launched here: the machine or container that its process is on.
 HOST_TAG: Final = "earmark/host"
 
-# What a run imports and nobody edits.
-_LIBRARIES: Final = (
-    "dagster._cli.api",
-    "dagster_dbt",
-    "dagster_postgres",
-    "dbt.adapters.postgres",
-    "dbt.cli.main",
-    "dbt.task.build",
-    "pandas",
-    "polars",
-    "psycopg_pool",
-)
-# Apple's frameworks do not bear a fork: https://docs.python.org/3/library/multiprocessing.html
-if sys.platform == "darwin":
-    _PROCESSES = multiprocessing.get_context("spawn")
-else:
-    _PROCESSES = multiprocessing.get_context("forkserver")
-    _PROCESSES.set_forkserver_preload(list(_LIBRARIES))
-
+_RUN_PROCESS: Final = (sys.executable, "-m", "orchestration.defs.run_process")
+_CODE: Final = ("orchestration", "dbt_project", "models", "seeds", "dbt_project.yml")
 _GONE: Final = (
     "the process of this run is gone: it was killed, or its machine or container stopped. What it had committed "
     "stays, the rest is taken up by another run; only what was started by hand must be started again"
@@ -78,6 +61,9 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         super().__init__()  # type: ignore[no-untyped-call]
         self._inst_data = inst_data
         self._database = Database.from_url(postgres_url)
+        self._starting = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._code_read_at = 0.0
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -95,12 +81,32 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return cls(**config_value, inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start the process of a run. It ends with the run, and is cancelled with whoever launched it."""
-        run_id = context.dagster_run.run_id
-        self._instance.add_run_tags(run_id, {HOST_TAG: socket.gethostname()})
-        _PROCESSES.Process(
-            target=execute_run, args=(self._instance.get_ref(), run_id), name=f"run {run_id}", daemon=True
-        ).start()
+        """Start the process of a run. It ends with the run."""
+        run = context.dagster_run
+        self._instance.add_run_tags(run.run_id, {HOST_TAG: socket.gethostname()})
+        arguments = ExecuteRunArgs(
+            job_origin=check.not_none(context.job_code_origin),
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+        )
+        with self._starting:
+            print(serialize_value(arguments), file=self._input(), flush=True)
+
+    def _input(self) -> IO[str]:
+        """Return the input of a process that lives and has read the code as it is now."""
+        if self._process is not None and (self._process.poll() is not None or _changed_at() > self._code_read_at):
+            self.dispose()
+        if self._process is None:
+            self._code_read_at = time.time()
+            self._process = subprocess.Popen(_RUN_PROCESS, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, text=True)  # noqa: S603
+        return check.not_none(self._process.stdin)
+
+    def dispose(self) -> None:
+        """Let the process end from which runs are forked; the runs go on."""
+        if self._process is not None:
+            with suppress(BrokenPipeError):
+                check.not_none(self._process.stdin).close()
+            self._process = None
 
     def terminate(self, run_id: str) -> bool:
         """Have a run cancelled, wherever its process is.
@@ -159,13 +165,11 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         return row != (True,)
 
 
-def execute_run(instance_ref: InstanceRef, run_id: str) -> None:
-    """Execute a launched run: what its process does."""
-    with capture_interrupts(), dg.DagsterInstance.from_ref(instance_ref) as instance:
-        launcher = instance.run_launcher
-        if isinstance(launcher, WarmRunLauncher):
-            launcher.hold(run_id)  # before the run is told to have started: monitoring must not meet it without
-        _execute_run_command_body(run_id, instance, lambda _: None, set_exit_code_on_failure=False)
+def _changed_at() -> float:
+    """Return when a file of the project was changed last, in seconds since 1970."""
+    paths = [PROJECT_ROOT / name for name in _CODE]
+    paths += [path for folder in paths for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    return max(path.stat().st_mtime for path in paths)
 
 
 def _name_of(run_id: str) -> str:

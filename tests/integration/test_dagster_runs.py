@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from multiprocessing import forkserver
 from pathlib import Path
 
 import dagster as dg
@@ -69,8 +68,8 @@ def instance(address: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "program.py").write_text(PROGRAM)
     with dg.DagsterInstance.get() as opened:
         yield opened
-    (tmp_path / "end").touch()
-    forkserver._forkserver._stop()  # it has this test's environment
+        (tmp_path / "end").touch()
+        _wait(lambda: not any(_launcher(opened).is_held(run.run_id) for run in opened.get_runs()))
 
 
 @pytest.fixture

@@ -106,6 +106,6 @@ def test_an_address_survives_its_url(database: Database) -> None:
     assert Database.from_url(database.conninfo()) == database
 
 
-def test_a_schema_goes_into_the_url() -> None:
-    url = Database("db", 5432, "pods", "ann").url(schema="dagster")
-    assert dict(Database.from_url(url).options) == {"options": "-csearch_path=dagster"}
+def test_settings_of_a_session_go_into_the_url() -> None:
+    url = Database("db", 5432, "pods", "ann").url(search_path="dagster", synchronous_commit="off")
+    assert dict(Database.from_url(url).options) == {"options": "-csearch_path=dagster -csynchronous_commit=off"}

@@ -82,10 +82,10 @@ class Database:
         options = f"{dict(self.options).get('options', '')} -c TimeZone=UTC {LIVENESS}".strip()
         return self.conninfo(application_name=application, connect_timeout=10, options=options, **_KEEPALIVES)
 
-    def url(self, *, schema: str | None = None) -> str:
+    def url(self, **session: str) -> str:
         """Return the URL that SQLAlchemy and Dagster's storage take, password included.
 
-        ``schema`` makes it the schema where tables are found and made.
+        ``session`` are settings of the server's for whoever connects by it, such as ``search_path``.
         """
         password = f":{quote(self.password, safe='')}" if self.password else ""
         user = f"{quote(self.user, safe='')}{password}"
@@ -94,10 +94,10 @@ class Database:
         if self.host.startswith("/"):
             where = ""
             query = {"host": self.host, "port": str(self.port), **query}
-        if schema is not None:
-            query["options"] = f"-csearch_path={schema}"
+        if session:
+            query["options"] = " ".join(f"-c{name}={value}" for name, value in session.items())
         return f"postgresql://{user}@{where}/{quote(self.name, safe='')}" + (
-            f"?{urlencode(query)}" if query else ""
+            f"?{urlencode(query, quote_via=quote)}" if query else ""
         )
 
     def environment(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,23 +44,26 @@ class Invocation:
     failures: list[str] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
-        """Yield dbt's structured log events as they come, as dictionaries.
+        """Yield dbt's structured log events as they come, as dictionaries; not those of level debug.
 
         Raises:
             DbtError: the command failed, or a model or test did.
 
         """
         from dbt.cli.main import dbtRunner, dbtRunnerResult
+        from dbt_common.events.base_types import EventMsg
         from dbt_common.events.functions import msg_to_dict
 
         pending: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         outcome: list[dbtRunnerResult] = []
 
+        def pass_on(message: EventMsg) -> None:
+            if message.info.level != "debug":  # of those come forty for one that says something
+                pending.put(msg_to_dict(message))
+
         def work() -> None:
             try:
-                runner = dbtRunner(
-                    manifest=self.manifest, callbacks=[lambda message: pending.put(msg_to_dict(message))]
-                )
+                runner = dbtRunner(manifest=self.manifest, callbacks=[pass_on])
                 outcome.append(runner.invoke(list(self.arguments)))
             finally:
                 pending.put(None)
@@ -93,24 +97,30 @@ def is_result(event: Event) -> bool:
 def parse(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest; importing dbt is slow)
     """Parse the project for a database and return dbt's manifest.
 
-    It is kept, and taken again until a file of the project is newer: dbt's own partial parse takes a second to
-    find that nothing has changed, which is half of a refresh.
+    It is kept, in a file and in this process, and taken again until a file of the project is newer: dbt's own
+    partial parse takes a second to find that nothing has changed, which is half of a refresh.
 
     Raises:
         DbtError: the project does not parse; the text is dbt's own.
 
     """
-    from dbt.contracts.graph.manifest import Manifest
     from dbt.version import __version__
 
     address = sorted((name, value) for name, value in environment.items() if name != "POSTGRES_PASSWORD")
     digest = hashlib.sha256(json.dumps([__version__, str(PROJECT_ROOT), address]).encode()).hexdigest()
     path = _target() / f"manifest-{digest[:16]}.msgpack"
     if _is_current(path):
-        return Manifest.from_msgpack(path.read_bytes())
+        return _read(path, path.stat().st_mtime_ns)
     manifest = _parse_anew(environment)
     _write_whole(path, manifest.to_msgpack())
     return manifest
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _written_at: int) -> Any:  # noqa: ANN401  (dbt's Manifest)
+    from dbt.contracts.graph.manifest import Manifest
+
+    return Manifest.from_msgpack(path.read_bytes())
 
 
 def _parse_anew(environment: Mapping[str, str]) -> Any:  # noqa: ANN401  (dbt's Manifest)
@@ -138,6 +148,7 @@ def common_arguments() -> list[str]:
         "none",
         "--no-use-colors",
         "--no-version-check",
+        "--no-write-json",
     ]
 
 
