@@ -77,15 +77,15 @@ class RememberingStorage(DagsterPostgresStorage):
 
 
 def _keep_connections(storage: PostgresEventLogStorage | PostgresRunStorage | PostgresScheduleStorage) -> None:
-    """Have a storage keep one connection and open more where several threads need one at once.
+    """Have a storage keep the connections that it uses at once in a thread, and open more for other threads.
 
-    A connection that the server has dropped is replaced before it is used.
+    One that the server has dropped is replaced before it is used.
     """
     storage._engine = create_pg_engine(
         storage.postgres_url,
         storage._token_provider,
         isolation_level="AUTOCOMMIT",
-        pool_size=1,
+        pool_size=3,
         max_overflow=-1,
         pool_pre_ping=True,
     )

@@ -10,11 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orchestration.cli import main
+from orchestration.cli import dagster_environment, main
 from orchestration.lib.attribution.settings import check_settings
 from orchestration.lib.ingestion.privacy import HashKey
 from orchestration.lib.warehouse import fit, refresh
-from orchestration.settings import PROJECT_ROOT
+from orchestration.lib.warehouse.database import Database
+from orchestration.settings import PROJECT_ROOT, load_settings
 
 EARMARK = Path(sys.executable).parent / "earmark"
 
@@ -73,6 +74,32 @@ def test_the_main_job_and_its_second_run(database: str, landing: Path) -> None:
         assert models == seed
     told = earmark("build", "--select", "rpt_model_comparison", expect=1, **settings).stderr
     assert "rpt_model_comparison: no refresh builds this, but the stage fit: earmark fit" in told
+
+
+def test_dagster_is_told_of_a_build_that_failed_and_that_its_tables_cannot_be_written_is_said(
+    database: str, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": database, "EARMARK_HOME": str(tmp_path), "EARMARK_HASH_KEY": "f" * 32}
+    log = tmp_path / "access.log"
+    log.write_text('198.18.0.1 - - [06/Jan/2026:08:00:00 +0000] "GET /a.mp3 HTTP/1.1" 200 9 "-" "Overcast/3.0"\n')
+    earmark("tenant", "add", "acme", **settings)
+    environment = dagster_environment(load_settings(), Database.from_url(database))
+    program = "import dagster as dg\nwith dg.DagsterInstance.get() as instance: instance.get_run_ids()"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, check=True)
+    with psycopg.connect(database, autocommit=True) as connection:
+        earmark("load", str(log), "--tenant", "acme", **settings)
+        told = "select count(*) from dagster.event_logs where dagster_event_type = 'ASSET_MATERIALIZATION'"
+        assert connection.execute(told).fetchone() == (1,)
+        connection.execute("alter table raw.episodes rename to elsewhere")
+        earmark("build", expect=1, **settings)
+        built = connection.execute(told).fetchone()
+        assert built is not None
+        assert built[0] > 1
+        connection.execute("alter table raw.elsewhere rename to episodes")
+        connection.execute("drop table dagster.asset_keys")
+        warned = earmark("build", **settings).stderr
+        assert "Dagster's UI does not show this, for its tables cannot be written" in warned
+        assert connection.execute("select count(*) from marts.rpt_episode_daily").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("command", ["build", "run", "fit"])

@@ -189,6 +189,27 @@ def test_what_was_done_without_dagster_is_told_and_a_click_refreshes_what_is_new
     }  # a check that there was no need to make keeps its last result
 
 
+def test_a_click_on_a_model_that_is_older_than_its_sql_builds_it_whole_and_only_it_is_noted(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    refresh = Refresh(Database.from_url(database))
+    with psycopg.connect(database, autocommit=True) as connection:
+        load_landing(connection, str(landing), key=HashKey("k1", b"0123456789abcdef"))
+        for _ in refresh.run():
+            pass
+        connection.execute(
+            "update ingest.model_builds set version = 'older' where model in ('fct_downloads', 'dim_sponsors',"
+            " 'int_requests__outcomes')"
+        )
+        # It stands on another that is older too: it is built, and stays older than its SQL.
+        click = dg.RunRequest(asset_selection=[dg.AssetKey(["marts", "fct_downloads"])])
+        assert _run(location, instance, "refresh", click).success
+        # It stands on none.
+        click = dg.RunRequest(asset_selection=[dg.AssetKey(["marts", "dim_sponsors"])])
+        assert _run(location, instance, "refresh", click).success
+        assert set(make_plan(connection, refresh.manifest).stale) == {"fct_downloads", "int_requests__outcomes"}
+
+
 def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
     location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
 ) -> None:

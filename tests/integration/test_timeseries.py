@@ -318,6 +318,24 @@ def test_aggregates_of_timescaledb_are_its_own(
         assert one(warehouse, "select sum(events)::int from rollups.cagg_listener_events_daily") == 3
 
 
+def test_a_refresh_sets_the_comments_that_differ_and_no_others(warehouse: psycopg.Connection, dbt: Dbt) -> None:
+    comments = """
+        select d.objoid::regclass::text, d.objsubid, d.description, d.xmin::text from pg_description as d
+        where d.objoid in ('marts.fct_downloads'::regclass, 'marts.fct_conversions'::regclass) order by 1, 2
+    """
+    insert(warehouse, day(3))
+    dbt.build()
+    before = warehouse.execute(comments).fetchall()
+    warehouse.execute("comment on table marts.fct_downloads is 'Another.'")
+    warehouse.execute("comment on column marts.fct_downloads.source is null")
+    insert(warehouse, day(4))
+    dbt.build()
+    after = warehouse.execute(comments).fetchall()
+    assert [row[:3] for row in after] == [row[:3] for row in before]
+    same = {row[0] for row in after if row in before}
+    assert same == {"marts.fct_conversions"}
+
+
 # --- Chunks, retention, columnstore ---
 
 

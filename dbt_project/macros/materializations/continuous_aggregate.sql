@@ -54,13 +54,13 @@
             select timeseries.analyze_aggregate('{{ this }}')
         {%- endcall -%}
     {%- endif -%}
-    {%- do set_lifecycle(settings) -%}
     {%- call statement('end_build') -%}
+        {{ set_lifecycle(settings) }};
         {{ note_looked_at(settings.bucket) }};
         {{ end_build() }}
     {%- endcall -%}
 
-    {%- set target_relation = this.incorporate(type=aggregate_type()) -%}
+    {%- set target_relation = this.incorporate(type=aggregate_type() if whole else existing.type) -%}
     {%- do apply_grants(target_relation, config.get('grants'), should_revoke(existing, full_refresh_mode=whole)) -%}
     {%- do persist_docs(target_relation, model) -%}
     {{ run_hooks(post_hooks, inside_transaction=True) }}

@@ -43,8 +43,8 @@
             {%- endcall -%}
         {%- endif -%}
     {%- endif -%}
-    {%- do set_lifecycle(settings) -%}
     {%- call statement('end_build') -%}
+        {{ set_lifecycle(settings) }};
         {{ end_build(none if whole else tojson(changed or [])) }}
     {%- endcall -%}
 
@@ -241,19 +241,17 @@
     {%- endcall -%}
 {% endmacro %}
 
-{#- How long the rows are kept, and when they go into the columnstore: from the model's config. -#}
+{#- The SQL that sets how long the rows are kept, and when they go into the columnstore: from the model's config. -#}
 {% macro set_lifecycle(settings) %}
     {%- set columnstore = settings.columnstore -%}
-    {%- call statement('lifecycle') -%}
-        select timeseries.set_lifecycle(
-            '{{ this.schema }}', '{{ this.identifier }}',
-            {{ "interval '" ~ columnstore.after ~ "'" if columnstore.after else 'null' }},
-            array[{% for name in columnstore.segment_by or [] %}'{{ name }}'{{ ', ' if not loop.last }}{% endfor %}]::text[],
-            {{ "'" ~ columnstore.order_by ~ "'" if columnstore.order_by else 'null' }},
-            {{ "interval '" ~ settings.retention ~ "'" if settings.retention else 'null' }}
-        )
-    {%- endcall -%}
-{% endmacro %}
+    select timeseries.set_lifecycle(
+        '{{ this.schema }}', '{{ this.identifier }}',
+        {{ "interval '" ~ columnstore.after ~ "'" if columnstore.after else 'null' }},
+        array[{% for name in columnstore.segment_by or [] %}'{{ name }}'{{ ', ' if not loop.last }}{% endfor %}]::text[],
+        {{ "'" ~ columnstore.order_by ~ "'" if columnstore.order_by else 'null' }},
+        {{ "interval '" ~ settings.retention ~ "'" if settings.retention else 'null' }}
+    )
+{%- endmacro %}
 
 {% macro time_type(columns, settings) %}
     {{ return((columns | selectattr('name', 'equalto', settings.time_column) | first).type) }}

@@ -12,10 +12,12 @@
 {% endmacro %}
 
 {% macro postgres__apply_grants(relation, grant_config, should_revoke=true) %}
-    {%- call statement('restore_properties') -%}
-        select timeseries.restore_properties(
-            '{{ relation.schema }}', '{{ relation.identifier }}', '{{ make_backup_relation(relation, 'table').identifier }}'
-        )
-    {%- endcall -%}
+    {%- if not is_windowed(model) or builds_whole() -%}
+        {%- call statement('restore_properties') -%}
+            select timeseries.restore_properties(
+                '{{ relation.schema }}', '{{ relation.identifier }}', '{{ make_backup_relation(relation, 'table').identifier }}'
+            )
+        {%- endcall -%}
+    {%- endif -%}
     {{ return(default__apply_grants(relation, grant_config, should_revoke)) }}
 {% endmacro %}

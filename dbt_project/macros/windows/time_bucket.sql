@@ -11,8 +11,10 @@
     {%- if parse_bucket(bucket) is none -%}
         {%- do windowed_error("bucket is a number of minutes, hours, days, weeks, months or years, such as '1 day', not '" ~ bucket ~ "'.") -%}
     {%- endif -%}
-    {%- set functions = run_query('select function_schema from timeseries.engine')[0]['function_schema'] -%}
-    {{ return(functions ~ ".time_bucket(interval '" ~ bucket ~ "', " ~ column ~ ")") }}
+    {%- if 'function_schema' not in model -%}
+        {%- do model.update(run_query('select function_schema from timeseries.engine')[0]) -%}
+    {%- endif -%}
+    {{ return(model.function_schema ~ ".time_bucket(interval '" ~ bucket ~ "', " ~ column ~ ")") }}
 {% endmacro %}
 
 {#- {'minutes': ...} or {'months': ...}; none where it is no bucket. -#}

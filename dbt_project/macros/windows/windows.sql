@@ -190,23 +190,26 @@
     {{ return(slices_of_test()) }}
 {% endmacro %}
 
-{#- A test looks at what the models that it reads have looked at in this invocation; at all where one was built whole. -#}
+{#-
+    A test looks at what the models that it reads have looked at in this invocation; at all where one was built whole. Asked
+    once, then kept with the test.
+-#}
 {% macro slices_of_test() %}
-    {%- set tested = graph.nodes.get(model.attached_node) or model -%}
-    {%- set names = [] -%}
-    {%- for producer in ([tested] if is_windowed(tested) else producers_of(tested)) -%}
-        {%- do names.append("'" ~ producer.name ~ "'") -%}
-    {%- endfor -%}
-    {%- set row = run_query(
-        "select ingest.looked_at(array[" ~ names | join(', ') ~ "]::text[], '" ~ invocation_id ~ "')::text as slices,"
-        ~ " exists (select from ingest.builds where invocation_id = '" ~ invocation_id ~ "') as is_build"
-    )[0] -%}
-    {%- if row['slices'] is not none -%}
-        {{ return(fromjson(row['slices'])) }}
-    {%- elif not row['is_build'] -%}
-        {{ return(given_slices()) }}
+    {%- if 'looks_at' not in model -%}
+        {%- set tested = graph.nodes.get(model.attached_node) or model -%}
+        {%- set names = [] -%}
+        {%- for producer in ([tested] if is_windowed(tested) else producers_of(tested)) -%}
+            {%- do names.append("'" ~ producer.name ~ "'") -%}
+        {%- endfor -%}
+        {%- set row = run_query(
+            "select ingest.looked_at(array[" ~ names | join(', ') ~ "]::text[], '" ~ invocation_id ~ "')::text as slices,"
+            ~ " exists (select from ingest.builds where invocation_id = '" ~ invocation_id ~ "') as is_build"
+        )[0] -%}
+        {%- do model.update({'looks_at': (
+            fromjson(row['slices']) if row['slices'] is not none else none if row['is_build'] else given_slices()
+        )}) -%}
     {%- endif -%}
-    {{ return(none) }}
+    {{ return(model.looks_at) }}
 {% endmacro %}
 
 {#- The windows that were asked for, of all tenants; none where there are none. -#}
