@@ -169,8 +169,6 @@ def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehou
     refresh = Refresh(warehouse.database(), threads=load_settings().dbt_threads)
     windows = [Window.parse(window.start, window.end) for window in config.windows]
     for event in refresh.run(windows, full=config.full, models=selected_models(context)):
-        if dbt.is_result(event):
-            sys.stdout.write(f"{event['info']['msg']}\n")  # which Dagster keeps; its event log is told below
         yield from to_dagster(event, refresh, context)
     if refresh.left_behind:
         context.log.warning(left_behind_in_words(refresh.left_behind))
@@ -188,9 +186,13 @@ def to_dagster(
 ) -> Iterator[Any]:
     """Turn an event of dbt into materializations and check results, by dagster-dbt's own classes.
 
+    dbt's own line of it goes to the step's stdout, which Dagster keeps and shows.
+
     A materialization also says how many rows were written, which slices were looked at and which came out
     otherwise. In a run that planned no checks (``sensors``) those that dbt made are told all the same.
     """
+    if context is not None and dbt.is_result(event):
+        sys.stdout.write(f"{event['info']['msg']}\n")
     message = DbtCoreCliEventMessage(raw_event=event, event_history_metadata={})
     is_test = event["data"]["node_info"]["resource_type"] == "test" if dbt.is_result(event) else False
     plans = context is None or bool(context.selected_asset_check_keys)

@@ -13,7 +13,6 @@ from orchestration.defs.assets import MANIFEST, OWNER, TRANSLATOR, selected_mode
 from orchestration.defs.resources import Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.lib.attribution.fit import FitSummary
-from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.fit import SELECTION, Fit
 from orchestration.settings import load_settings
 
@@ -71,8 +70,6 @@ def dbt_fit_models(context: dg.AssetExecutionContext, warehouse: Warehouse) -> I
     """Build the models of the stage whole, with their tests, in one dbt invocation."""
     stage = Fit(warehouse.database(), threads=load_settings().dbt_threads)
     for event in stage.build(selected_models(context)):
-        if dbt.is_result(event):
-            context.log.info(event["info"]["msg"])
         yield from to_dagster(event, stage, context)
 
 

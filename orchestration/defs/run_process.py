@@ -5,6 +5,7 @@ then: what every run would spend four seconds on. It keeps no connection and no 
 so does not grow. A line of its standard input is a run; the end of the input ends it, and leaves its runs at work.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -36,6 +37,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is for the runs
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     warm_up()
+    gc.freeze()  # or a fork would copy what it has loaded when it looks for garbage there
     for line in sys.stdin:
         if not FORKS or os.fork() == 0:
             execute(deserialize_value(line, ExecuteRunArgs))

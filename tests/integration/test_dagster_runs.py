@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import psycopg
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -21,6 +22,7 @@ from dagster._daemon.daemon import MonitoringDaemon
 
 from orchestration.cli import dagster_environment
 from orchestration.definitions import definitions
+from orchestration.defs import runs
 from orchestration.defs.runs import HOST_TAG, WarmRunLauncher
 from orchestration.defs.sensors import Asked, has_died, next_request
 from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
@@ -104,8 +106,7 @@ def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def _run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    (run,) = instance.get_runs()
-    return run
+    return instance.get_runs(limit=1)[0]
 
 
 def _launcher(instance: dg.DagsterInstance) -> WarmRunLauncher:
@@ -176,19 +177,29 @@ def test_a_run_is_terminated_from_any_process_and_ends_as_cancelled(
     assert not _launcher(instance).terminate(_run(instance).run_id)
 
 
-def test_a_run_reads_the_code_as_it_is_when_it_begins(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    first = _launch(instance, tmp_path)
-    (tmp_path / "end").touch()
-    _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
-    for name in ("at_work", "end"):
-        (tmp_path / name).unlink()
-    (tmp_path / "program.py").write_text(PROGRAM.replace("as it was told", "otherwise"))
-    (tmp_path / "fail").touch()
-    assert _launch(instance, tmp_path) != first
-    (tmp_path / "end").touch()
-    _wait(lambda: instance.get_runs(limit=1)[0].is_finished)
-    (told,) = instance.all_logs(instance.get_runs(limit=1)[0].run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    assert "otherwise" in str(told.dagster_event)
+def test_runs_are_forked_from_one_process_until_it_dies_or_the_code_is_another(
+    instance: dg.DagsterInstance, monitor: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end() -> None:
+        (tmp_path / "end").touch()
+        _wait(lambda: not _launcher(instance).is_held(_run(instance).run_id))
+        assert _run(instance).status is dg.DagsterRunStatus.SUCCESS
+        for name in ("at_work", "end"):
+            (tmp_path / name).unlink()
+
+    parents = []
+    for changed_at in (0, 0, time.time() + 3600, 0):
+        monkeypatch.setattr(runs, "_changed_at", lambda at=changed_at: at)
+        parents.append(psutil.Process(_launch(instance, tmp_path)).ppid())
+        end()
+    assert parents[0] == parents[1]
+    assert parents[1] != parents[2] == parents[3]
+    _launch(instance, tmp_path)
+    psutil.Process(parents[3]).kill()
+    monitor()
+    end()  # the run went on without the process that it was forked from
+    assert psutil.Process(_launch(instance, tmp_path)).ppid() not in parents
+    end()
 
 
 def test_a_run_that_was_not_launched_but_executed_by_hand_is_left_alone(
