@@ -12,6 +12,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from pydantic import Field
 
 from orchestration.defs.resources import Landing, Warehouse
+from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.defs.translator import Translator
 from orchestration.lib.ingestion.datasets import DATASETS, Dataset
 from orchestration.lib.ingestion.landing import load_landing
@@ -165,13 +166,28 @@ MANIFEST: Final[dict[str, Any]] = json.loads(dbt.ensure_manifest().read_bytes())
     pool="refresh",
 )
 def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehouse: Warehouse) -> Iterator[Any]:
-    """Refresh the models in one dbt invocation, inside this process."""
+    """Refresh the models in one dbt invocation, inside this process; where only checks are selected, make them."""
     refresh = Refresh(warehouse.database(), threads=load_settings().dbt_threads)
     windows = [Window.parse(window.start, window.end) for window in config.windows]
+    if not context.selected_asset_keys:
+        yield from _make_checks(context, refresh)
+        return
     for event in refresh.run(windows, full=config.full, models=selected_models(context)):
         yield from to_dagster(event, refresh, context)
     if refresh.left_behind:
         context.log.warning(left_behind_in_words(refresh.left_behind))
+
+
+def _make_checks(context: dg.AssetExecutionContext, refresh: Refresh) -> Iterator[Any]:
+    try:
+        for event in refresh.test(sorted({key.name for key in context.selected_asset_check_keys})):
+            yield from to_dagster(event, refresh, context)
+    finally:
+        if not refresh.plan.is_empty:
+            waiting = len(refresh.plan.models)
+            context.log.warning(
+                f"{waiting} models wait for a refresh: a check that compares them may fail for that"
+            )
 
 
 def selected_models(context: dg.AssetExecutionContext) -> list[str]:
@@ -224,6 +240,12 @@ load_job = dg.define_asset_job(
     "load_and_refresh",
     selection=dg.AssetSelection.assets(raw_tables, dbt_models),
     description="Load every new file that has landed, then refresh the models for the slices that changed.",
+)
+test_job = dg.define_asset_job(
+    "test",
+    selection=dg.AssetSelection.checks_for_assets(dbt_models),
+    description="Make every check of the models over all that they hold; a refresh makes them over its slices.",
+    tags=AGAIN_IF_IT_DIES,
 )
 refresh_job = dg.define_asset_job(
     "refresh",

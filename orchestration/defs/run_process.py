@@ -12,7 +12,6 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 import dagster as dg
 from dagster import _check as check
@@ -21,15 +20,11 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
-from orchestration.defs.runs import WarmRunLauncher
+from orchestration.defs.runs import FORKS, WarmRunLauncher
 from orchestration.lib.warehouse import dbt
 from orchestration.lib.warehouse.database import resolve
 from orchestration.lib.warehouse.refresh import windowed_models
 from orchestration.settings import load_settings
-
-# Apple's frameworks do not bear a fork (https://docs.python.org/3/library/multiprocessing.html): there a process
-# executes one run itself.
-FORKS: Final = sys.platform != "darwin"
 
 
 def main() -> None:

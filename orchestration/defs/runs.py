@@ -40,6 +40,10 @@ AGAIN_IF_IT_DIES: Final = {"dagster/max_retries": "2", "dagster/retry_strategy":
 # On a run that was launched here: the machine or container that its process is on.
 HOST_TAG: Final = "earmark/host"
 
+# Apple's frameworks do not bear a fork (https://docs.python.org/3/library/multiprocessing.html): there the process
+# that would be forked executes one run itself.
+FORKS: Final = sys.platform != "darwin"
+
 _RUN_PROCESS: Final = (sys.executable, "-m", "orchestration.defs.run_process")
 _CODE: Final = ("orchestration", "dbt_project", "models", "seeds", "dbt_project.yml")
 _GONE: Final = (
@@ -52,7 +56,7 @@ _IS_FREE: Final = "select pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
 class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
-    """Launches a run in a process of its own that has imported the libraries, and says whether it lives.
+    """Launches a run in a process of its own that has loaded the code, and says whether it lives.
 
     ``postgres_url`` is the database of Dagster's own tables, as every process of Dagster reaches it.
     """
@@ -91,6 +95,8 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         )
         with self._starting:
             print(serialize_value(arguments), file=self._input(), flush=True)
+            if not FORKS:
+                self.dispose()
 
     def _input(self) -> IO[str]:
         """Return the input of a process that lives and has read the code as it is now."""

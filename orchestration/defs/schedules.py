@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from orchestration.defs.assets import test_job
 from orchestration.defs.fit import fit_job
 from orchestration.defs.resources import Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
@@ -29,11 +30,19 @@ daily_maintenance = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
-# After maintenance: both are for the hours in which nobody waits.
+# After maintenance, like the tests below: all three are for the hours in which nobody waits.
 nightly_fit = dg.ScheduleDefinition(
     name="nightly_fit",
     job=fit_job,
     cron_schedule="47 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+nightly_tests = dg.ScheduleDefinition(
+    name="nightly_tests",
+    job=test_job,
+    cron_schedule="17 4 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

@@ -210,6 +210,36 @@ def test_a_click_on_a_model_that_is_older_than_its_sql_builds_it_whole_and_only_
         assert set(make_plan(connection, refresh.manifest).stale) == {"fct_downloads", "int_requests__outcomes"}
 
 
+def test_checks_alone_are_made_over_all_that_the_models_hold_and_refresh_nothing(
+    location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
+) -> None:
+    key = HashKey("k1", b"0123456789abcdef")
+    with psycopg.connect(database, autocommit=True) as connection:
+        load_landing(connection, str(landing), key=key)
+        for _ in Refresh(Database.from_url(database)).run():
+            pass
+        job = location.resolve_job_def("test")
+        made = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+        assert len(made) > 100
+        assert all(check.passed for check in made)
+        # A row that no refresh has looked at since, in a day that is not news.
+        connection.execute("update marts.fct_downloads set agent_category = 'none such'")
+        _drop(landing, "b.log", datetime(2026, 1, 9, 8, tzinfo=UTC), listeners=2)
+        load_landing(connection, str(landing), key=key)
+        builds = connection.execute("select count(*) from ingest.builds").fetchone()
+        wrong = [
+            check
+            for check in made
+            if "agent_category" in check.check_name and check.asset_key.path[-1] == "fct_downloads"
+        ]
+        subset = job.get_subset(
+            asset_selection=frozenset(), asset_check_selection=frozenset({wrong[0].asset_check_key})
+        )
+        result = subset.execute_in_process(instance=instance, raise_on_error=False)
+        assert [check.passed for check in result.get_asset_check_evaluations()] == [False]
+        assert connection.execute("select count(*) from ingest.builds").fetchone() == builds
+
+
 def test_rows_loaded_by_hand_are_refreshed_for_exactly_their_days(
     location: dg.Definitions, instance: dg.DagsterInstance, database: str, landing: Path
 ) -> None:

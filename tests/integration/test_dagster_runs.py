@@ -153,7 +153,7 @@ def test_the_nightly_jobs_are_those_that_are_run_again() -> None:
     jobs = {
         job.name: job.tags.get("dagster/max_retries") for job in definitions.get_repository_def().get_all_jobs()
     }
-    assert {name for name, retries in jobs.items() if retries} == {"fit", "maintenance"}
+    assert {name for name, retries in jobs.items() if retries} == {"fit", "maintenance", "test"}
 
 
 def test_a_run_that_ends_keeps_its_lock_until_that_is_told_and_gives_it_back(

@@ -173,6 +173,11 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     ]
 
 
+def arguments_of_tests(tests: Sequence[str], *, threads: int) -> list[str]:
+    """Return dbt's arguments for these tests over all that the models hold."""
+    return ["test", *dbt.common_arguments(), "--threads", str(threads), "--select", *tests]
+
+
 def left_behind_in_words(relations: Sequence[str]) -> str:
     """Say what is to be done with what removed models have left."""
     return f"no model builds {_list(relations)} any more: drop what nobody reads"
@@ -236,6 +241,24 @@ class Refresh:
                         self.builds[name] = build
                 yield event
             changes.record_versions(connection, versions, changes.founded(self.manifest, plan.stale, outdated))
+
+    def test(self, tests: Sequence[str]) -> Iterator[dbt.Event]:
+        """Make these tests over all that the models hold, not over slices, and yield dbt's events.
+
+        ``plan`` says afterwards what waits for a refresh: a test that compares it with its sources may fail.
+
+        Raises:
+            DbtError: a test failed.
+
+        """
+        with (
+            self.database.connect("earmark tests", autocommit=True) as connection,
+            advisory_lock(connection, "refresh"),
+        ):
+            require_current(connection)
+            self.plan = make_plan(connection, self.manifest)
+            arguments = arguments_of_tests(tests, threads=self.threads)
+            yield from dbt.Invocation(arguments, self._manifest, self.database.environment()).events()
 
 
 def project_variables() -> dict[str, Any]:
