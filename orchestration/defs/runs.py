@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any, Final, Self
@@ -67,7 +66,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         self._database = Database.from_url(postgres_url)
         self._starting = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._code_read_at = 0.0
+        self._code = 0.0
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -100,10 +99,11 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def _input(self) -> IO[str]:
         """Return the input of a process that lives and has read the code as it is now."""
-        if self._process is not None and (self._process.poll() is not None or _changed_at() > self._code_read_at):
+        code = _changed_at()
+        if self._process is not None and (self._process.poll() is not None or code != self._code):
             self.dispose()
         if self._process is None:
-            self._code_read_at = time.time()
+            self._code = code
             self._process = subprocess.Popen(_RUN_PROCESS, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, text=True)  # noqa: S603
         return check.not_none(self._process.stdin)
 

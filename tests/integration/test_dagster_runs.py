@@ -188,7 +188,7 @@ def test_runs_are_forked_from_one_process_until_it_dies_or_the_code_is_another(
             (tmp_path / name).unlink()
 
     parents = []
-    for changed_at in (0, 0, time.time() + 3600, 0):
+    for changed_at in (0, 0, 1, 1):
         monkeypatch.setattr(runs, "_changed_at", lambda at=changed_at: at)
         parents.append(psutil.Process(_launch(instance, tmp_path)).ppid())
         end()
