@@ -7,6 +7,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RO
 RUN useradd --uid 10001 --home-dir /var/lib/earmark --no-create-home --shell /usr/sbin/nologin earmark
 WORKDIR /opt/earmark
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY earmark ./earmark
 COPY orchestration ./orchestration
 RUN pip install -c constraints.txt -e .
 COPY . .
@@ -14,7 +15,7 @@ COPY . .
 RUN install -d -o 10001 -g 10001 /landing /var/lib/earmark /var/lib/earmark/home /var/lib/earmark/dagster/storage \
     && install -o 10001 -g 10001 -m 0644 dagster.yaml /var/lib/earmark/dagster/dagster.yaml \
     && chown 10001:10001 /var/lib/earmark/dagster \
-    && python -m compileall -q orchestration
+    && python -m compileall -q earmark orchestration
 USER 10001
 # Parses the models, once for all containers; a project that does not load makes no image.
 RUN python -c "import orchestration.definitions"

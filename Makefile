@@ -25,6 +25,7 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/sqlfluff lint models dbt_project/tests
 	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"], "silence": ["UnsupportedConstraintMaterialization"]}'
 

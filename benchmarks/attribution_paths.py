@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from orchestration.lib.attribution.comparison import Options, compare
-from orchestration.lib.attribution.markov import Chain
-from orchestration.lib.attribution.reading import read_journeys
+from earmark.journeys.comparison import Options, compare
+from earmark.journeys.markov import Chain
+from earmark.journeys.reading import read_journeys
 
 CHANNELS = 10
 GROUPS = {

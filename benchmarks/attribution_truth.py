@@ -12,9 +12,9 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.lib.demo.truth import TRUTH_FILE
-from orchestration.lib.warehouse.database import resolve
-from orchestration.settings import load_settings
+from earmark.demo.truth import TRUTH_FILE
+from earmark.settings import load_settings
+from earmark.warehouse.server import resolve
 
 MODELS = ("first_touch", "last_touch", "linear", "position_based", "time_decay", "shapley", "markov")
 

@@ -21,11 +21,12 @@ from datetime import date, timedelta
 import psycopg
 from psycopg import sql
 
-from orchestration.lib.warehouse import dbt
-from orchestration.lib.warehouse.database import Database, resolve
-from orchestration.lib.warehouse.engine import prepare
-from orchestration.lib.warehouse.refresh import Refresh
-from orchestration.settings import load_settings
+from earmark.settings import load_settings
+from earmark.warehouse import dbt
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import prepare
+from earmark.warehouse.refresh import Refresh
+from earmark.warehouse.server import resolve
 
 LAST = date(2026, 9, 30)
 MODELS = ("int_user_agents__classified", "int_referrers__classified", "int_requests__outcomes")

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psycopg
 
-from orchestration.lib.warehouse import embedded
+from earmark.warehouse import embedded
 
 LINE = (
     '198.18.{m}.{n} - - [{at:%d/%b/%Y:%H:%M:%S} +0000] "GET /benchmark.mp3 HTTP/1.1" 200 9000000 "-" '

@@ -29,13 +29,13 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from orchestration.lib.ingestion import rows as rows_module
-from orchestration.lib.ingestion.datasets import LISTENER_EVENTS
-from orchestration.lib.ingestion.load import LoadRequest, load_file
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.database import resolve
-from orchestration.lib.warehouse.migrations import migrate
-from orchestration.settings import load_settings
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion import rows as rows_module
+from earmark.ingestion.datasets import LISTENER_EVENTS
+from earmark.ingestion.load import LoadRequest, load_file
+from earmark.settings import load_settings
+from earmark.warehouse.migrations import migrate
+from earmark.warehouse.server import resolve
 
 KEY = HashKey("benchmark", b"a secret of thirty-two bytes....")
 DATABASE = "earmark_benchmark_loading"

@@ -24,12 +24,12 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from orchestration.lib.ingestion.landing import FileResult, load_landing, load_path
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.summary import LoadSummary
-from orchestration.lib.warehouse.database import resolve
-from orchestration.lib.warehouse.migrations import migrate
-from orchestration.settings import load_settings
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.landing import FileResult, load_landing, load_path
+from earmark.ingestion.summary import LoadSummary
+from earmark.settings import load_settings
+from earmark.warehouse.migrations import migrate
+from earmark.warehouse.server import resolve
 
 KEY = HashKey("benchmark", b"a secret of thirty-two bytes....")
 DATABASE = "earmark_benchmark_memory"

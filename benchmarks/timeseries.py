@@ -34,13 +34,14 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from orchestration.lib.ingestion.load import LoadRequest, load_file
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse import changes, dbt
-from orchestration.lib.warehouse.database import Database, resolve
-from orchestration.lib.warehouse.engine import EngineError, prepare
-from orchestration.lib.warehouse.refresh import Refresh
-from orchestration.settings import PROJECT_ROOT, load_settings
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.load import LoadRequest, load_file
+from earmark.settings import PROJECT_ROOT, load_settings
+from earmark.warehouse import changes, dbt
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import EngineError, prepare
+from earmark.warehouse.refresh import Refresh
+from earmark.warehouse.server import resolve
 
 LAST = date(2026, 9, 30)  # a Wednesday: chunks of 7 days end with it, so 6 days fill the last one almost
 BATCH = 30  # days that are made and built at a time

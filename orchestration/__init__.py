@@ -1,6 +1,6 @@
-"""earmark: podcast campaign attribution you can audit.
+"""What Dagster sees of earmark, and nothing else.
 
-``definitions`` composes the Dagster code location, ``defs/`` holds its assets, sensors and checks, ``lib/``
-the work itself (no Dagster in there), ``cli`` the command line. Importing touches no network, no database and
-no file outside the package.
+``definitions`` composes the code location, ``defs/`` holds its assets, sensors, checks and resources,
+``command_line`` what Dagster adds to ``earmark``. Nothing is computed here, the library does that. Importing
+touches no network, no database and no file outside the two packages.
 """

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.database import Database, advisory_lock
-from orchestration.lib.warehouse.engine import Engine, prepare
-from orchestration.lib.warehouse.migrations import read_migrations
-from orchestration.settings import PROJECT_ROOT, Settings
+from earmark.settings import PROJECT_ROOT, Settings
+from earmark.warehouse import embedded
+from earmark.warehouse.database import Database, advisory_lock
+from earmark.warehouse.engine import Engine, prepare
+from earmark.warehouse.migrations import read_migrations
 
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
 

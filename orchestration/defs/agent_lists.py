@@ -11,10 +11,10 @@ from typing import Any, Final
 import dagster as dg
 from pydantic import Field
 
+from earmark.counting import agent_lists
+from earmark.counting.agent_lists import AgentListError, UnreachableListError
 from orchestration.defs.assets import OWNER
 from orchestration.defs.resources import Warehouse
-from orchestration.lib.ingestion import agent_lists
-from orchestration.lib.ingestion.agent_lists import AgentListError, UnreachableListError
 
 _LISTS: Final = dg.AssetKey(["ingest", "agent_lists"])
 _PATTERNS: Final = dg.AssetKey(["ingest", "agent_patterns"])

@@ -11,20 +11,20 @@ from dagster_dbt import dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from pydantic import Field
 
+from earmark.addresses.public_networks import fetch_lists
+from earmark.addresses.site import lookups, networks_folder
+from earmark.ingestion.datasets import DATASETS, Dataset
+from earmark.ingestion.landing import load_landing
+from earmark.ingestion.rows import has_network
+from earmark.ingestion.summary import DatasetSummary, LoadSummary
+from earmark.settings import load_settings
+from earmark.warehouse import dbt
+from earmark.warehouse.fit import SELECTION, Fit
+from earmark.warehouse.refresh import Refresh, left_behind_in_words
+from earmark.warehouse.windows import Window
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.defs.translator import Translator
-from orchestration.lib.ingestion.datasets import DATASETS, Dataset
-from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.public_networks import fetch_lists
-from orchestration.lib.ingestion.rows import has_network
-from orchestration.lib.ingestion.summary import DatasetSummary, LoadSummary
-from orchestration.lib.warehouse import dbt
-from orchestration.lib.warehouse.fit import SELECTION, Fit
-from orchestration.lib.warehouse.refresh import Refresh, left_behind_in_words
-from orchestration.lib.warehouse.windows import Window
-from orchestration.runtime import lookups, networks_folder
-from orchestration.settings import load_settings
 
 OWNER: Final = "team:data-platform"
 _REFUSED_SHOWN: Final = 20

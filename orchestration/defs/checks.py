@@ -8,9 +8,9 @@ from typing import Final
 import dagster as dg
 from psycopg import sql
 
+from earmark.ingestion.datasets import ATTRIBUTION_EVENTS, LISTENER_EVENTS
 from orchestration.defs.assets import raw_key
 from orchestration.defs.resources import Warehouse
-from orchestration.lib.ingestion.datasets import ATTRIBUTION_EVENTS, LISTENER_EVENTS
 
 MOST_REJECTED: Final = 0.05  # a share of rejected rows that a healthy source does not reach
 LONGEST_WAIT: Final = "15 minutes"

@@ -9,12 +9,12 @@ from typing import Any, Final
 import dagster as dg
 from dagster_dbt import dbt_assets
 
+from earmark.journeys.fit import FitSummary
+from earmark.settings import load_settings
+from earmark.warehouse.fit import SELECTION, Fit
 from orchestration.defs.assets import MANIFEST, OWNER, TRANSLATOR, selected_models, to_dagster
 from orchestration.defs.resources import Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
-from orchestration.lib.attribution.fit import FitSummary
-from orchestration.lib.warehouse.fit import SELECTION, Fit
-from orchestration.settings import load_settings
 
 CHANNEL_CREDITS: Final = dg.AssetKey(["attribution", "channel_credits"])
 FITS: Final = dg.AssetKey(["attribution", "fits"])

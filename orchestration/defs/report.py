@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from earmark.ingestion.summary import LoadSummary
+from earmark.warehouse import dbt
+from earmark.warehouse.fit import Fit
+from earmark.warehouse.refresh import Refresh
 from orchestration.defs.assets import load_metadata, raw_key, to_dagster
 from orchestration.defs.fit import fit_results
-from orchestration.lib.ingestion.summary import LoadSummary
-from orchestration.lib.warehouse import dbt
-from orchestration.lib.warehouse.fit import Fit
-from orchestration.lib.warehouse.refresh import Refresh
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ import dagster as dg
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.rows import Lookups
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
-from orchestration.runtime import hash_key, lookups
-from orchestration.settings import load_settings
+from earmark.addresses.privacy import HashKey
+from earmark.addresses.site import Lookups, hash_key, lookups
+from earmark.settings import load_settings
+from earmark.warehouse.database import Database, DatabaseUnavailableError
+from earmark.warehouse.server import resolve
 
 
 class Warehouse(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -3,7 +3,7 @@
 Dagster's code server starts an interpreter for each run, which imports Dagster, dbt and polars for seconds before
 the run can begin, and offers no choice of that (``StartRun`` in ``dagster/_grpc/server.py``). A launcher is what
 one may bring. This one keeps a process that has done so, from which the process of each run is forked
-(``run_process``); another takes its place when a file of the project has changed.
+(``orchestration.run_process``); another takes its place when a file of the project has changed.
 
 While the process of a run lives it holds an advisory lock in Dagster's own database. PostgreSQL takes the lock
 back when the process's connection ends, whatever ended it, on whichever machine or in whichever container. So run
@@ -31,8 +31,8 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_
 from dagster._utils import send_interrupt
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.settings import PROJECT_ROOT
+from earmark.settings import PROJECT_ROOT
+from earmark.warehouse.database import Database
 
 # For jobs that are asked for once a night: what dies (and only that, says dagster.yaml) is run again at once.
 AGAIN_IF_IT_DIES: Final = {"dagster/max_retries": "2", "dagster/retry_strategy": "ALL_STEPS"}
@@ -43,8 +43,8 @@ HOST_TAG: Final = "earmark/host"
 # that would be forked executes one run itself.
 FORKS: Final = sys.platform != "darwin"
 
-_RUN_PROCESS: Final = (sys.executable, "-m", "orchestration.defs.run_process")
-_CODE: Final = ("orchestration", "dbt_project", "models", "seeds", "dbt_project.yml")
+_RUN_PROCESS: Final = (sys.executable, "-m", "orchestration.run_process")
+_CODE: Final = ("earmark", "orchestration", "dbt_project", "models", "seeds", "dbt_project.yml")
 _GONE: Final = (
     "the process of this run is gone: it was killed, or its machine or container stopped. What it had committed "
     "stays, the rest is taken up by another run; only what was started by hand must be started again"

@@ -24,12 +24,12 @@ from dagster._core.events import RunFailureReason
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 
+from earmark.ingestion.landing import LandedFile, new_files, register_tenants
+from earmark.warehouse import changes
+from earmark.warehouse.refresh import make_plan, slices_in_words, windowed_models
 from orchestration.defs.assets import MANIFEST, dbt_models, load_job, raw_tables, refresh_job
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
-from orchestration.lib.ingestion.landing import LandedFile, new_files, register_tenants
-from orchestration.lib.warehouse import changes
-from orchestration.lib.warehouse.refresh import make_plan, slices_in_words, windowed_models
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(hours=1)

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject
 
-from orchestration.lib.warehouse.changes import FIT_TAG
+from earmark.warehouse.changes import FIT_TAG
 
 # What readers are promised: a mart is refreshed within the hour, and looked after before it is a day old.
 MART_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=6))

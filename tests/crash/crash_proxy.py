@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 PORT: Final = 5432
 _HEADER: Final = struct.Struct("!I")

@@ -5,7 +5,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 # What differs from one run to the next without meaning anything.
 _VOLATILE: Final = ["load_id", "reject_id", "changed_by", "started_at", "modified_at", "network_list"]

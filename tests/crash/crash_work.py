@@ -11,13 +11,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
-from orchestration.cli import app
-from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import prepare
-from orchestration.lib.warehouse.fit import Fit
-from orchestration.lib.warehouse.refresh import Refresh
+from earmark.addresses.privacy import HashKey
+from earmark.cli import app
+from earmark.ingestion.landing import load_landing
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import prepare
+from earmark.warehouse.fit import Fit
+from earmark.warehouse.refresh import Refresh
 
 KEY: Final = HashKey("k1", b"0123456789abcdef")
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
@@ -26,11 +26,11 @@ _CONTEXT.set_forkserver_preload(
     [
         "dbt.cli.main",
         "dbt.adapters.postgres",
-        "orchestration.cli",
-        "orchestration.lib.ingestion.landing",
-        "orchestration.lib.warehouse.engine",
-        "orchestration.lib.warehouse.fit",
-        "orchestration.lib.warehouse.refresh",
+        "earmark.cli",
+        "earmark.ingestion.landing",
+        "earmark.warehouse.engine",
+        "earmark.warehouse.fit",
+        "earmark.warehouse.refresh",
     ]
 )
 

@@ -47,9 +47,9 @@ import psutil
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
-from orchestration.settings import PROJECT_ROOT, Settings
+from earmark.settings import PROJECT_ROOT, Settings
+from earmark.warehouse import embedded
+from earmark.warehouse.database import Database, DatabaseUnavailableError
 
 # Only these are looked up below the folder that stands for a container's root.
 _PATHS = re.compile(r"(?<![\w/:.-])(/(?:var/lib|opt|landing|docker-entrypoint-initdb\.d)(?![\w-]))")
@@ -166,7 +166,7 @@ def patterns() -> list[str]:
         "target/earmark/definitions.json",
         "logs/dbt.log",
         "landing/acme/nginx/access.log",
-        "orchestration/lib/__pycache__/x.cpython-312.pyc",
+        "earmark/warehouse/__pycache__/x.cpython-312.pyc",
         "tests/conftest.py",
         "dump.sql",
     ],
@@ -176,7 +176,7 @@ def test_what_is_heavy_or_secret_is_not_sent_to_the_build(patterns: list[str], p
 
 
 def test_all_that_runs_is_sent_to_the_build(patterns: list[str]) -> None:
-    folders = ("dbt_project", "migrations", "models", "orchestration", "seeds")
+    folders = ("dbt_project", "earmark", "migrations", "models", "orchestration", "seeds")
     needed = [path for folder in folders for path in (PROJECT_ROOT / folder).rglob("*") if path.is_file()]
     needed += [PROJECT_ROOT / name for name in ("dbt_project.yml", "dagster.yaml", "workspace.yaml", "README.md")]
     names = {str(path.relative_to(PROJECT_ROOT)) for path in needed}

@@ -17,9 +17,9 @@ import crash_work
 import pytest
 from crash_state import clone, contents, disconnect, drop, half_made
 
-from orchestration.lib.demo import write_demo_data
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import Engine
+from earmark.demo import write_demo_data
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import Engine
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", "0"))

@@ -27,8 +27,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.refresh import Refresh
+from earmark.warehouse.database import Database
+from earmark.warehouse.refresh import Refresh
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "1"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", random.randrange(2**32)))

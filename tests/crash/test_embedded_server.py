@@ -22,13 +22,13 @@ import psutil
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
-from orchestration.settings import PROJECT_ROOT
+from earmark.settings import PROJECT_ROOT
+from earmark.warehouse import embedded
+from earmark.warehouse.database import Database, DatabaseUnavailableError
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "3"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", str(random.SystemRandom().randrange(10**6))))
-START = "import sys, pathlib\nfrom orchestration.lib.warehouse import embedded\n"
+START = "import sys, pathlib\nfrom earmark.warehouse import embedded\n"
 SAID = "embedded.start(pathlib.Path(sys.argv[1]), lambda text: print(text, flush=True))\n"
 STOP = "print(embedded.stop(pathlib.Path(sys.argv[1])))\n"
 

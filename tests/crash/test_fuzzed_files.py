@@ -30,20 +30,20 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from orchestration.lib.ingestion import rows
-from orchestration.lib.ingestion.datasets import DATASETS
-from orchestration.lib.ingestion.errors import (
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion import rows
+from earmark.ingestion.datasets import DATASETS
+from earmark.ingestion.errors import (
     DatabaseLoadError,
     LoadError,
     RowsRefusedError,
     UnforeseenError,
 )
-from orchestration.lib.ingestion.formats import Reject, read_head
-from orchestration.lib.ingestion.load import LoadReport, LoadRequest, load_file, parse, resolve
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.refusals import reading
-from orchestration.lib.ingestion.sources import Context
-from orchestration.lib.warehouse.database import Database
+from earmark.ingestion.formats import Reject, read_head
+from earmark.ingestion.load import LoadReport, LoadRequest, load_file, parse, resolve
+from earmark.ingestion.refusals import reading
+from earmark.ingestion.sources import Context
+from earmark.warehouse.database import Database
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
 PARSED = POINTS or 700

@@ -27,10 +27,10 @@ import pytest
 from crash_proxy import Part, Point, Proxy, proxy
 from crash_state import catalog, clone, contents, disconnect, drop, half_made
 
-from orchestration.lib.demo import LAST_DAY, write_demo_data
-from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
-from orchestration.lib.warehouse.engine import Engine, prepare
+from earmark.demo import LAST_DAY, write_demo_data
+from earmark.warehouse import embedded
+from earmark.warehouse.database import Database, DatabaseUnavailableError
+from earmark.warehouse.engine import Engine, prepare
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", "0"))
@@ -45,7 +45,7 @@ SHARES = {
     "fit": (0, 0.04),
     "maintain": (0, 0.2),
 }
-# What the command line says in a sentence (orchestration.cli.main).
+# What the command line says in a sentence (earmark.cli.main).
 KNOWN_ERRORS = ("DatabaseLoadError", "DatabaseUnavailableError", "OperationalError", "DbtError", "MigrationError")
 
 

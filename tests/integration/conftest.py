@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.settings import PROJECT_ROOT
+from earmark.settings import PROJECT_ROOT
+from earmark.warehouse.database import Database
 
 WINDOWED = (
     "config.materialized:hypertable config.materialized:continuous_aggregate config.materialized:incremental"

@@ -19,11 +19,11 @@ import dagster as dg
 import psycopg
 import pytest
 
-from orchestration import cli
+from earmark import cli
+from earmark.counting import agent_lists
+from earmark.settings import PROJECT_ROOT
 from orchestration.defs.agent_lists import public_agent_list
 from orchestration.defs.resources import Warehouse
-from orchestration.lib.ingestion import agent_lists
-from orchestration.settings import PROJECT_ROOT
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.ingestion.load import LoadRequest, load_file
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.changes import pending_slices
-from orchestration.lib.warehouse.database import Database
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.load import LoadRequest, load_file
+from earmark.warehouse.changes import pending_slices
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 ATTRIBUTION = ("marts.fct_attribution_paths", "marts.fct_attribution_credits")

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from dbt.cli.main import dbtRunnerResult
 
-from orchestration.lib.attribution import fit as fitting
-from orchestration.lib.attribution.fit import fit
-from orchestration.lib.warehouse.database import Database
+from earmark.journeys import fit as fitting
+from earmark.journeys.fit import fit
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 
@@ -313,7 +313,7 @@ def test_a_model_that_does_not_fit_leaves_a_note_and_the_others(
 ) -> None:
     add_check(warehouse)
     build_views(dbt)
-    monkeypatch.setattr("orchestration.lib.attribution.markov.MAX_STATES", 1)
+    monkeypatch.setattr("earmark.journeys.markov.MAX_STATES", 1)
     for fitted in (3, 0):  # told again although nothing is fitted anew
         done = fit(warehouse, samples=0, seed=0)
         assert done.fitted == fitted

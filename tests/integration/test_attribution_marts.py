@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 

@@ -15,23 +15,23 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.demo import write_demo_data
-from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse import backup
-from orchestration.lib.warehouse.backup import BackupError
-from orchestration.lib.warehouse.changes import pending_slices
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.refresh import Refresh
-from orchestration.settings import PROJECT_ROOT
+from earmark.addresses.privacy import HashKey
+from earmark.demo import write_demo_data
+from earmark.ingestion.landing import load_landing
+from earmark.settings import PROJECT_ROOT
+from earmark.warehouse import backup
+from earmark.warehouse.backup import BackupError
+from earmark.warehouse.changes import pending_slices
+from earmark.warehouse.database import Database
+from earmark.warehouse.refresh import Refresh
 
 KEY = HashKey("k1", b"0123456789abcdef")
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "3"))
 SEED = int(os.environ.get("EARMARK_CRASH_SEED", str(random.SystemRandom().randrange(10**6))))
 RUN = (
     "import sys, pathlib\n"
-    "from orchestration.lib.warehouse import backup\n"
-    "from orchestration.lib.warehouse.database import Database\n"
+    "from earmark.warehouse import backup\n"
+    "from earmark.warehouse.database import Database\n"
     "getattr(backup, sys.argv[1])(Database.from_url(sys.argv[2]), pathlib.Path(sys.argv[3]), force=True)\n"
 )
 

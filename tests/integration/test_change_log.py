@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse.changes import forget_removed, models_to_refresh, pending_slices
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.changes import forget_removed, models_to_refresh, pending_slices
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 TENANTS = ("acme", "beta")

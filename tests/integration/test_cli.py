@@ -10,12 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from orchestration.cli import dagster_environment, main
-from orchestration.lib.attribution.settings import check_settings
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse import fit, refresh
-from orchestration.lib.warehouse.database import Database
-from orchestration.settings import PROJECT_ROOT, load_settings
+from earmark.addresses.privacy import HashKey
+from earmark.cli import main
+from earmark.journeys.settings import check_settings
+from earmark.settings import PROJECT_ROOT, load_settings
+from earmark.warehouse import fit, refresh
+from earmark.warehouse.database import Database
+from orchestration.command_line import dagster_environment
 
 EARMARK = Path(sys.executable).parent / "earmark"
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"

@@ -12,6 +12,16 @@ from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
 
+from earmark.addresses.privacy import HashKey
+from earmark.addresses.public_networks import PUBLIC_LISTS
+from earmark.demo import write_demo_data
+from earmark.ingestion.datasets import DATASETS
+from earmark.ingestion.landing import load_landing
+from earmark.ingestion.summary import LoadSummary
+from earmark.journeys.fit import FitSummary
+from earmark.warehouse import changes, dbt
+from earmark.warehouse.database import Database
+from earmark.warehouse.refresh import Refresh, make_plan
 from orchestration.definitions import build_definitions, definitions
 from orchestration.defs import sensors
 from orchestration.defs.assets import public_networks
@@ -26,16 +36,6 @@ from orchestration.defs.sensors import (
     landing_sensor,
     next_request,
 )
-from orchestration.lib.attribution.fit import FitSummary
-from orchestration.lib.demo import write_demo_data
-from orchestration.lib.ingestion.datasets import DATASETS
-from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS
-from orchestration.lib.ingestion.summary import LoadSummary
-from orchestration.lib.warehouse import changes, dbt
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.refresh import Refresh, make_plan
 
 LOG = (
     '{ip} - - [{time:%d/%b/%Y:%H:%M:%S} +0000] "GET /{path} HTTP/1.1" 200 5000000 "-" '

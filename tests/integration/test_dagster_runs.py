@@ -20,13 +20,13 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.daemon import MonitoringDaemon
 
-from orchestration.cli import dagster_environment
+from earmark.settings import load_settings
+from earmark.warehouse.database import Database, DatabaseUnavailableError
+from orchestration.command_line import dagster_environment
 from orchestration.definitions import definitions
 from orchestration.defs import runs
 from orchestration.defs.runs import HOST_TAG, WarmRunLauncher
 from orchestration.defs.sensors import Asked, has_died, next_request
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError
-from orchestration.settings import load_settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -226,7 +226,7 @@ def test_a_run_of_which_nobody_can_know_is_left_alone(
 
 def test_a_statement_of_a_killed_process_does_not_go_on(address: Database) -> None:
     program = (
-        "import sys; from orchestration.lib.warehouse.database import Database;"
+        "import sys; from earmark.warehouse.database import Database;"
         "Database.from_url(sys.argv[1]).connect('earmark killed').execute('select pg_sleep(600)')"
     )
     active = "select from pg_stat_activity where application_name = 'earmark killed' and state = 'active'"

@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy
 from dagster_postgres import PostgresEventLogStorage
 
-from orchestration.cli import dagster_environment
+from earmark.settings import load_settings
+from earmark.warehouse.database import Database
+from orchestration.command_line import dagster_environment
 from orchestration.defs.storage import RememberingEventLogStorage
-from orchestration.lib.warehouse.database import Database
-from orchestration.settings import load_settings
 
 ASSET = dg.AssetKey(["marts", "fct_downloads"])
 

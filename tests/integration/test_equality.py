@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from orchestration.lib.ingestion.load import LoadRequest, load_file
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import Engine, recorded
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.load import LoadRequest, load_file
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import Engine, recorded
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 

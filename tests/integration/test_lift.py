@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from orchestration.lib.demo import write_demo_data
-from orchestration.lib.ingestion.landing import load_landing
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.warehouse.database import Database
+from earmark.addresses.privacy import HashKey
+from earmark.demo import write_demo_data
+from earmark.ingestion.landing import load_landing
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 

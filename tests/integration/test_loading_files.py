@@ -12,8 +12,13 @@ import polars as pl
 import psycopg
 import pytest
 
-from orchestration.lib.ingestion import files, load
-from orchestration.lib.ingestion.errors import (
+from earmark.addresses.networks import Networks
+from earmark.addresses.privacy import HashKey
+from earmark.addresses.proxies import Proxies
+from earmark.addresses.ranges import Ranges
+from earmark.addresses.site import Lookups
+from earmark.ingestion import files, load
+from earmark.ingestion.errors import (
     DatabaseLoadError,
     FileChangedError,
     HashKeyError,
@@ -22,12 +27,7 @@ from orchestration.lib.ingestion.errors import (
     UnknownTenantError,
     UnreachableFileError,
 )
-from orchestration.lib.ingestion.load import LoadReport, LoadRequest, load_file
-from orchestration.lib.ingestion.networks import Networks
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.proxies import Proxies
-from orchestration.lib.ingestion.ranges import Ranges
-from orchestration.lib.ingestion.rows import Lookups
+from earmark.ingestion.load import LoadReport, LoadRequest, load_file
 
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")
 TABLES = (

@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.ingestion import files
-from orchestration.lib.ingestion.errors import HashKeyError, UnreachableFileError
-from orchestration.lib.ingestion.landing import (
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion import files
+from earmark.ingestion.errors import HashKeyError, UnreachableFileError
+from earmark.ingestion.landing import (
     FileResult,
     find_files,
     load_landing,
@@ -18,7 +19,6 @@ from orchestration.lib.ingestion.landing import (
     new_files,
     register_tenants,
 )
-from orchestration.lib.ingestion.privacy import HashKey
 
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")
 EVENTS = "occurred_at,event_type,url\n2024-05-01,play,/{}.mp3\n"

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.ingestion.errors import LoadError
-from orchestration.lib.ingestion.load import LoadReport, LoadRequest, load_file
-from orchestration.lib.ingestion.privacy import HashKey
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.errors import LoadError
+from earmark.ingestion.load import LoadReport, LoadRequest, load_file
 
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")
 Load = Callable[..., LoadReport]

@@ -13,16 +13,16 @@ import polars as pl
 import psycopg
 import pytest
 
-from orchestration.lib.ingestion import files, landing, load, refusals
-from orchestration.lib.ingestion.errors import (
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion import files, landing, load, refusals
+from earmark.ingestion.errors import (
     DatabaseLoadError,
     NoRegularFileError,
     NoRoomError,
     UnreachableFileError,
 )
-from orchestration.lib.ingestion.landing import load_landing, load_path, new_files, register_tenants
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.summary import LoadSummary
+from earmark.ingestion.landing import load_landing, load_path, new_files, register_tenants
+from earmark.ingestion.summary import LoadSummary
 
 KEY = HashKey("k1", b"0123456789abcdef0123456789abcdef")
 EVENTS = "occurred_at,event_type,url\n2024-05-01,play,/{}.mp3\n"
@@ -403,7 +403,7 @@ def test_the_command_line_shows_what_was_refused(database: str, root: Path):
     }
 
     def earmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from orchestration.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from earmark.cli import main; main()", *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     loaded = earmark("load")

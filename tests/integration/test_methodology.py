@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.methodology.figures import MethodologyError, gather
-from orchestration.lib.methodology.rules import COUNTED, RULES
-from orchestration.lib.warehouse.database import Database
-from orchestration.settings import PROJECT_ROOT
+from earmark.counting.methodology.figures import MethodologyError, gather
+from earmark.counting.methodology.rules import COUNTED, RULES
+from earmark.settings import PROJECT_ROOT
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
-MAIN = "from orchestration.cli import main; main()"
+MAIN = "from earmark.cli import main; main()"
 FIRST = datetime(2026, 1, 5, 8, tzinfo=UTC)
 APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"
 

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import prepare
-from orchestration.lib.warehouse.migrations import (
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import prepare
+from earmark.warehouse.migrations import (
     MIGRATIONS,
     MigrationError,
     State,
@@ -92,7 +92,7 @@ def test_a_role_that_is_no_superuser_can_migrate(server: Database) -> None:
 
 
 def test_psql_can_apply_the_files(server: Database) -> None:
-    from orchestration.lib.warehouse import embedded
+    from earmark.warehouse import embedded
 
     database = replace(server, name=f"earmark_test_{uuid.uuid4().hex[:16]}")
     database.ensure_exists()

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import Engine, recorded
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import Engine, recorded
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 TABLES = {

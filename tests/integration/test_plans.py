@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 REFERENCE = """

@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.ingestion.landing import load_path
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.summary import LoadSummary
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.refresh import Refresh
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.landing import load_path
+from earmark.ingestion.summary import LoadSummary
+from earmark.warehouse.database import Database
+from earmark.warehouse.refresh import Refresh
 
 KEY = HashKey("k1", b"0123456789abcdef")
 DISCARDED_FOR_AGENT = ("no_user_agent", "bot", "not_a_player", "apple_watch", "forged_user_agent")

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import Engine, recorded
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import Engine, recorded
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 SCHEMAS = ["seeds", "staging", "intermediate", "rollups", "marts"]

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.ingestion.landing import load_path
-from orchestration.lib.ingestion.privacy import HashKey
+from earmark.addresses.privacy import HashKey
+from earmark.ingestion.landing import load_path
 
 SECRET = "hUnt3r2zz"
 LINE = '198.18.0.1 - - [06/Jan/2026:08:00:00 +0000] "GET /a.mp3 HTTP/1.1" 200 9 "-" "Overcast/3.0"\n'

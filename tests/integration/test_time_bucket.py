@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestration.lib.warehouse.database import Database
+from earmark.warehouse.database import Database
 
 ANSWERS = [
     # A fixed width is laid from Monday 2000-01-03, before it as after it.

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from orchestration.lib.warehouse import embedded
-from orchestration.lib.warehouse.changes import models_to_refresh, pending_slices
-from orchestration.lib.warehouse.database import Database
-from orchestration.lib.warehouse.engine import Engine, EngineError, find_engine, prepare, recorded
+from earmark.warehouse import embedded
+from earmark.warehouse.changes import models_to_refresh, pending_slices
+from earmark.warehouse.database import Database
+from earmark.warehouse.engine import Engine, EngineError, find_engine, prepare, recorded
 
 Dbt = Any  # the class of conftest.py, which tests cannot import
 

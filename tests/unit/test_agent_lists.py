@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.lib.ingestion.agent_lists import (
+from earmark.counting.agent_lists import (
     KINDS,
     AgentListError,
     digest_of,

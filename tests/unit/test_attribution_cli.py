@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from orchestration import cli
+from earmark import cli
 
 PATHS = "path,conversions,value,null\nG,2,20,1\nM,1,10,0\nG > M,1,10,0\n"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestration.lib.attribution import fit as fitting
-from orchestration.lib.attribution.fit import FitSummary, Model, credit_channels, input_digest
+from earmark.journeys import fit as fitting
+from earmark.journeys.fit import FitSummary, Model, credit_channels, input_digest
 
 MARKOV = Model("markov", "markov", 1, with_nulls=True)
 CONVERTING = Model("markov_converting", "markov", 1, with_nulls=False)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.lib.attribution import models
-from orchestration.lib.attribution.comparison import MODELS, Options, compare
-from orchestration.lib.attribution.errors import AttributionError
-from orchestration.lib.attribution.markov import Chain
-from orchestration.lib.attribution.paths import Paths
+from earmark.journeys import models
+from earmark.journeys.comparison import MODELS, Options, compare
+from earmark.journeys.errors import AttributionError
+from earmark.journeys.markov import Chain
+from earmark.journeys.paths import Paths
 
 Row = tuple[Sequence[str], float, float, float]  # path, conversions, value, nulls
 

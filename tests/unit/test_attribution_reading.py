@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestration.lib.attribution.comparison import UNATTRIBUTED, Options, compare_journeys
-from orchestration.lib.attribution.errors import AttributionError
-from orchestration.lib.attribution.reading import Columns, Journeys, read_journeys
-from orchestration.lib.ingestion.errors import LoadError
+from earmark.ingestion.errors import LoadError
+from earmark.journeys.comparison import UNATTRIBUTED, Options, compare_journeys
+from earmark.journeys.errors import AttributionError
+from earmark.journeys.reading import Columns, Journeys, read_journeys
 
 Line = tuple[str, float, float, float]  # path, conversions, value, nulls
 

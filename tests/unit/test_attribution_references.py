@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orchestration.lib.attribution.comparison import compare
-from orchestration.lib.attribution.markov import Chain
-from orchestration.lib.attribution.reading import read_journeys
+from earmark.journeys.comparison import compare
+from earmark.journeys.markov import Chain
+from earmark.journeys.reading import read_journeys
 
 MODELS = {
     "first": "first_touch",

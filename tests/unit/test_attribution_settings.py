@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration.lib.attribution.settings import (
+from earmark.journeys.settings import (
     CHANNELS_SEED,
     MODELS_SEED,
     PROJECT_FILE,
@@ -15,7 +15,7 @@ from orchestration.lib.attribution.settings import (
     AttributionSettingsError,
     check_settings,
 )
-from orchestration.settings import PROJECT_ROOT
+from earmark.settings import PROJECT_ROOT
 
 MODELS_HEADER = "model,method,first_weight,middle_weight,last_weight,half_life_days,chain_order,with_nulls"
 CHANNELS_HEADER = "tenant_id,dimension,value,treat_as,reason"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestration.lib.warehouse import dbt
-from orchestration.lib.warehouse.changes import Slice, describe, model_versions, producers, readers
-from orchestration.lib.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
-from orchestration.lib.warehouse.windows import Window
+from earmark.warehouse import dbt
+from earmark.warehouse.changes import Slice, describe, model_versions, producers, readers
+from earmark.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
+from earmark.warehouse.windows import Window
 
 MANIFEST: dict[str, Any] = {
     "macros": {

@@ -23,7 +23,7 @@ from xml.etree import ElementTree as ET
 import polars as pl
 import pytest
 
-from orchestration.lib.demo import TRUTH_FILE, DemoTruth, write_demo_data
+from earmark.demo import TRUTH_FILE, DemoTruth, write_demo_data
 
 NGINX = re.compile(
     r'^(\S+) - - \[(\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000)\] "(GET|HEAD) (\S+) HTTP/[\d.]+" '
@@ -267,7 +267,7 @@ def test_the_truth_is_written_beside_the_data(demo: Demo) -> None:
 
 
 def test_importing_the_package_is_light() -> None:
-    code = "import sys, orchestration.lib.demo; print(sorted({'numpy', 'pandas', 'polars'} & set(sys.modules)))"
+    code = "import sys, earmark.demo; print(sorted({'numpy', 'pandas', 'polars'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

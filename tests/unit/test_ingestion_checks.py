@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.lib.ingestion import checks
-from orchestration.lib.ingestion.checks import check
-from orchestration.lib.ingestion.datasets import DATASETS, Kind
+from earmark.ingestion import checks
+from earmark.ingestion.checks import check
+from earmark.ingestion.datasets import DATASETS, Kind
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 EVENT = {"occurred_at": "2024-05-01T12:00:00Z", "event_type": "request", "url": "/a.mp3"}

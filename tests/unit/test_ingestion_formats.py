@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestration.lib.ingestion import formats
-from orchestration.lib.ingestion.errors import DamagedFileError
-from orchestration.lib.ingestion.formats import LINE, TEXT, Format, Shape, read_blocks, read_head
+from earmark.ingestion import formats
+from earmark.ingestion.errors import DamagedFileError
+from earmark.ingestion.formats import LINE, TEXT, Format, Shape, read_blocks, read_head
 
 
 def write(folder: Path, data: bytes, name: str = "file") -> Path:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.lib.ingestion.privacy import HashKey, add_keys, canonical_address, hide_address, is_private
+from earmark.addresses.privacy import HashKey, add_keys, canonical_address, hide_address, is_private
 
 SECRET = bytes(range(32))
 KEY = HashKey("2024a", SECRET)

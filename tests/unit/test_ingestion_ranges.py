@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.lib.ingestion.networks import NetworkListError, list_files, parse_list, read_networks
-from orchestration.lib.ingestion.proxies import Proxies
-from orchestration.lib.ingestion.ranges import Ranges
+from earmark.addresses.networks import NetworkListError, list_files, parse_list, read_networks
+from earmark.addresses.proxies import Proxies
+from earmark.addresses.ranges import Ranges
 
 HEAD = "network,kind,operator,note\n"
 TRUSTED = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "2001:db8:1::/48", "192.0.2.9")]

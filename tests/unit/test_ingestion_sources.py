@@ -7,16 +7,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from orchestration.lib.ingestion.datasets import DATASETS
-from orchestration.lib.ingestion.errors import LoadError, NotThisSourceError, UnknownDatasetError
-from orchestration.lib.ingestion.formats import LINE, read_blocks, read_head
-from orchestration.lib.ingestion.load import LoadRequest, resolve
-from orchestration.lib.ingestion.networks import Networks
-from orchestration.lib.ingestion.privacy import HashKey
-from orchestration.lib.ingestion.proxies import Proxies
-from orchestration.lib.ingestion.ranges import Ranges
-from orchestration.lib.ingestion.rows import Lookups, event_id_of, prepare
-from orchestration.lib.ingestion.sources import SOURCES, Context, cloudfront, find_source, rss
+from earmark.addresses.networks import Networks
+from earmark.addresses.privacy import HashKey
+from earmark.addresses.proxies import Proxies
+from earmark.addresses.ranges import Ranges
+from earmark.ingestion.datasets import DATASETS
+from earmark.ingestion.errors import LoadError, NotThisSourceError, UnknownDatasetError
+from earmark.ingestion.formats import LINE, read_blocks, read_head
+from earmark.ingestion.load import LoadRequest, resolve
+from earmark.ingestion.rows import Lookups, event_id_of, prepare
+from earmark.ingestion.sources import SOURCES, Context, cloudfront, find_source, rss
 
 HASHER = HashKey("k", bytes(32)).for_tenant("acme")
 S3 = (

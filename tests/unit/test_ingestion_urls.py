@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from orchestration.lib.ingestion.urls import MEDIA_EXTENSIONS, enclosure_key, enclosure_keys
-from orchestration.settings import PROJECT_ROOT
+from earmark.ingestion.urls import MEDIA_EXTENSIONS, enclosure_key, enclosure_keys
+from earmark.settings import PROJECT_ROOT
 
 KEY = "cdn.example.com/show/ep1.mp3"
 PREFIXES = [

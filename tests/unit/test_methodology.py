@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration.lib.ingestion.agent_lists import Version
-from orchestration.lib.methodology.document import render, render_html
-from orchestration.lib.methodology.figures import (
+from earmark.counting.agent_lists import Version
+from earmark.counting.methodology.document import render, render_html
+from earmark.counting.methodology.figures import (
     AdDelivery,
     AdPlays,
     Consumers,
@@ -28,8 +28,8 @@ from orchestration.lib.methodology.figures import (
     Windows,
     check,
 )
-from orchestration.lib.methodology.rules import COUNTED, RULES
-from orchestration.settings import PROJECT_ROOT
+from earmark.counting.methodology.rules import COUNTED, RULES
+from earmark.settings import PROJECT_ROOT
 
 DAY = date(2026, 1, 5)
 AT = datetime(2026, 2, 1, 12, tzinfo=UTC)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.lib.warehouse.migrations import (
+from earmark.warehouse.migrations import (
     Applied,
     Migration,
     MigrationError,

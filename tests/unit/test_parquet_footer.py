@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.lib.ingestion import formats
-from orchestration.lib.ingestion.errors import DamagedFileError
-from orchestration.lib.ingestion.formats import Shape, read_blocks, read_head
-from orchestration.lib.ingestion.parquet_footer import largest_row_group
+from earmark.ingestion import formats
+from earmark.ingestion.errors import DamagedFileError
+from earmark.ingestion.formats import Shape, read_blocks, read_head
+from earmark.ingestion.parquet_footer import largest_row_group
 
 
 def make(path: Path, rows: int, group: int) -> Path:

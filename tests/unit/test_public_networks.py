@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from orchestration.lib.ingestion.networks import list_files, read_networks
-from orchestration.lib.ingestion.public_networks import PUBLIC_LISTS, FetchError, fetch_lists
+from earmark.addresses.networks import list_files, read_networks
+from earmark.addresses.public_networks import PUBLIC_LISTS, FetchError, fetch_lists
 
 AWS = {
     "syncToken": "1700000000",

@@ -16,13 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from orchestration import cli
-from orchestration.lib.ingestion import agent_lists, files, public_networks, secret_urls
-from orchestration.lib.ingestion.errors import LoadError
-from orchestration.lib.warehouse import address, dbt
-from orchestration.lib.warehouse.address import AddressError
-from orchestration.lib.warehouse.database import Database, DatabaseUnavailableError, resolve
-from orchestration.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from earmark import cli, secret_urls
+from earmark import database_url as address
+from earmark.addresses import public_networks
+from earmark.cli import database, status, tenants
+from earmark.counting import agent_lists
+from earmark.database_url import AddressError
+from earmark.errors import EarmarkError
+from earmark.ingestion import files
+from earmark.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from earmark.warehouse import dbt
+from earmark.warehouse.database import Database, DatabaseUnavailableError
+from earmark.warehouse.server import resolve
 
 SECRET = "hUnt3r2zz"
 EARMARK = Path(sys.executable).parent / "earmark"
@@ -136,7 +141,7 @@ def test_every_password_can_be_written_percent_encoded() -> None:
 def test_no_variable_repeats_a_url_that_was_put_into_it(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "app", cli.status_)  # to read the command line a thousand times would take minutes
+    monkeypatch.setattr(cli, "app", status.status_)  # reading options a thousand times would take minutes
     forms = ("postgresql://ann:{}@127.0.0.1:1/pods", "s3://KEY:{}@bucket/x", "https://h/x?X-Amz-Signature={}")
     for number, password in enumerate(PASSWORDS):
         for form in forms if number % 10 == 0 else forms[number % 3 : number % 3 + 1]:
@@ -164,7 +169,11 @@ def test_a_secret_of_any_shape_is_used_or_refused_without_a_word_of_it(
     monkeypatch.setenv("POSTGRES_PORT", "1")
     for password in PASSWORDS:
         monkeypatch.setenv(variable, password)
-        for command in (cli.status_, partial(cli.migrate_, show_status=False, dry_run=False), cli.tenant_list):
+        for command in (
+            status.status_,
+            partial(database.migrate_, show_status=False, dry_run=False),
+            tenants.tenant_list,
+        ):
             monkeypatch.setattr(cli, "app", command)
             with pytest.raises(SystemExit) as ended:
                 cli.main()
@@ -227,17 +236,17 @@ def test_a_signed_url_is_opened_whole_and_shown_without_what_opens_it(url: str) 
     assert secret_urls.shown(name) == name
     assert "access.log" in name
     assert secret_urls.real(name) == url
-    with pytest.raises(LoadError) as error:
+    with pytest.raises(EarmarkError) as error:
         files.state(name)
     assert not holds_secret(told(error.value))
 
 
 @pytest.mark.parametrize("url", SIGNED[:7])
 def test_mirrors_and_lists_do_not_show_what_opens_them(url: str, tmp_path: Path) -> None:
-    with pytest.raises(LoadError) as error:
+    with pytest.raises(EarmarkError) as error:
         public_networks.fetch_lists(tmp_path, {"aws": url}, ["aws"])
     assert not holds_secret(told(error.value))
-    with pytest.raises(LoadError) as error:
+    with pytest.raises(EarmarkError) as error:
         agent_lists.fetch(url)
     assert not holds_secret(told(error.value))
 
@@ -343,7 +352,7 @@ def test_a_dotenv_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
 
 def test_files_that_hold_secrets_are_the_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration.runtime import hash_key
+    from earmark.addresses.site import hash_key
 
     monkeypatch.setenv("EARMARK_HOME", str(tmp_path / "home"))
     os.umask(before := os.umask(0))
@@ -361,7 +370,7 @@ def test_files_that_hold_secrets_are_the_owners_alone(tmp_path: Path, monkeypatc
 def test_a_damaged_hash_key_is_told_and_not_used(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.runtime import hash_key
+    from earmark.addresses.site import hash_key
 
     monkeypatch.setenv("EARMARK_HOME", str(tmp_path))
     (tmp_path / "hash_key").write_bytes(content)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from orchestration.lib.warehouse.database import Database, resolve
-from orchestration.settings import SettingsError, load_settings
+from earmark.settings import SettingsError, load_settings
+from earmark.warehouse.database import Database
+from earmark.warehouse.server import resolve
 
 URL = "postgresql://ann:s3cret%40@db.example.com:6543/pods?sslmode=require"
 

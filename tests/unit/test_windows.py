@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.lib.warehouse.windows import Window, WindowError, merge_days
+from earmark.warehouse.windows import Window, WindowError, merge_days
 
 
 def test_neighbouring_days_become_one_window() -> None:

@@ -1,0 +1,1 @@
+"""How requests are counted: a tenant's settings, lists of user agents, and the document for auditors."""

@@ -1,1 +1,0 @@
-"""The work itself, free of Dagster: loading (``ingestion``), the database (``warehouse``), ``demo`` data."""

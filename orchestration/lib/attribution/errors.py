@@ -1,5 +1,0 @@
-"""What can be wrong with journeys or with what is asked of them. How a file itself can be bad is not here."""
-
-
-class AttributionError(Exception):
-    """Nothing can be credited. The text names the file, row and field where there are such, and what to do."""
