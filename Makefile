@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run ui test crash lint bench clean
+.PHONY: help run ui test crash lint docs bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/sqlfluff lint models dbt_project/tests
 	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"], "silence": ["UnsupportedConstraintMaterialization"]}'
+
+docs: $(STAMP)  ## Write docs/marts.md from the models' YAML
+	@$(BIN)/python docs/marts.py
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -2,7 +2,7 @@
 
 What lives here: reading the list of the Open Podcast Analytics Working Group (opawg/user-agents-v2), its patterns
 for PostgreSQL, and its versions in ``ingest.agent_lists`` and ``ingest.agent_patterns``. What does not:
-classifying (``models/intermediate/int_user_agents__classified.sql``) and our own patterns (``seeds/``). No list
+classifying (``models/requests/int_user_agents__classified.sql``) and our own patterns (``seeds/``). No list
 comes with the project.
 """
 

@@ -16,7 +16,7 @@ FIT_FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=54), 
 
 
 class Translator(DagsterDbtTranslator):
-    """Sources take the keys of the load's assets; a model's group is its folder; marts have an owner."""
+    """Sources take the keys of the load's assets; a model's group is dbt's, its folder; marts have an owner."""
 
     def __init__(self) -> None:
         super().__init__(DagsterDbtTranslatorSettings(enable_source_tests_as_checks=True))
@@ -29,12 +29,15 @@ class Translator(DagsterDbtTranslator):
         node = manifest["sources"].get(unique_id) or manifest["nodes"].get(unique_id)
         if node is None:
             return spec
-        layer = node["schema"]
-        attributes: dict[str, Any] = {"key": dg.AssetKey([layer, node["name"]]), "group_name": layer}
-        if node["resource_type"] == "model":
+        schema, is_model = node["schema"], node["resource_type"] == "model"
+        attributes: dict[str, Any] = {
+            "key": dg.AssetKey([schema, node["name"]]),
+            "group_name": node["config"]["group"] if is_model else schema,
+        }
+        if is_model:
             attributes["kinds"] = {"dbt", "postgres", node["config"]["materialized"][:16]}
             attributes["owners"] = _owners(manifest, node)
-            if layer == "marts" and node["config"]["materialized"] != "view":
+            if schema == "marts" and node["config"]["materialized"] != "view":
                 attributes["freshness_policy"] = FIT_FRESHNESS if FIT_TAG in node["tags"] else MART_FRESHNESS
         return spec.replace_attributes(**attributes)
 

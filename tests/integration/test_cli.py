@@ -298,14 +298,3 @@ def test_help_teaches() -> None:
         "networks",
     ):
         assert len(earmark(command, "--help").stdout) > 200
-
-
-def test_the_readme_names_every_mart_and_its_columns() -> None:
-    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    import yaml
-
-    marts = yaml.safe_load((PROJECT_ROOT / "models/marts/_marts__models.yml").read_text(encoding="utf-8"))
-    for model in marts["models"]:
-        assert f"`{model['name']}`" in readme
-        for column in model["columns"]:
-            assert f"`{column['name']}`" in readme, (model["name"], column["name"])

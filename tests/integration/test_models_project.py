@@ -2,12 +2,14 @@
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from dbt.cli.main import dbtRunner, dbtRunnerResult
 from psycopg.conninfo import conninfo_to_dict
 
@@ -47,8 +49,35 @@ def test_marts_are_public_contracts_and_all_else_is_protected(models: Mapping[st
         is_mart = node["schema"] == "marts"
         assert node["access"] == ("public" if is_mart else "protected"), node["name"]
         assert node["contract"]["enforced"] == is_mart, node["name"]
-        assert (node["group"] is not None) == is_mart, node["name"]
+        assert node["group"] == node["fqn"][1], node["name"]
         assert node["schema"] in ("staging", "intermediate", "rollups", "marts"), node["name"]
+
+
+def test_no_model_reads_what_stands_in_a_later_folder(models: Mapping[str, Mapping[str, Any]]) -> None:
+    folders = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())["models"]["earmark"]
+    order = [name for name in folders if not name.startswith("+")]
+    assert {node["fqn"][1] for node in models.values()} == set(order)
+    backwards = [
+        (node["name"], models[parent]["name"])
+        for node in models.values()
+        for parent in node["depends_on"]["nodes"]
+        if parent in models and order.index(models[parent]["fqn"][1]) > order.index(node["fqn"][1])
+    ]
+    assert backwards == []
+
+
+def test_what_a_model_promises_stands_beside_it(models: Mapping[str, Mapping[str, Any]]) -> None:
+    for node in models.values():
+        sql, text = Path(node["original_file_path"]), Path(node["patch_path"].partition("://")[2])
+        assert text.parent == sql.parent, node["name"]
+        assert text.stem == sql.stem or sql.parent.name == "staging", node["name"]
+
+
+def test_the_dictionary_of_the_marts_is_as_the_models_say(models: Mapping[str, Mapping[str, Any]]) -> None:
+    written = (PROJECT / "docs" / "marts.md").read_text(encoding="utf-8")
+    assert written == runpy.run_path(str(PROJECT / "docs" / "marts.py"))["render"](), "run: make docs"
+    marts = [node["name"] for node in models.values() if node["schema"] == "marts"]
+    assert sorted(re.findall(r"^### (\w+)$", written, re.MULTILINE)) == sorted(marts)
 
 
 def test_every_model_says_its_grain_and_every_column_of_a_mart_what_it_is(

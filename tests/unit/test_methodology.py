@@ -96,7 +96,7 @@ def figures() -> Figures:
 
 
 def test_every_rule_of_the_model_is_described_in_its_order() -> None:
-    text = (PROJECT_ROOT / "models/intermediate/_intermediate__models.yml").read_text()
+    text = (PROJECT_ROOT / "models/requests/int_requests__outcomes.yml").read_text()
     (model,) = (item for item in yaml.safe_load(text)["models"] if item["name"] == "int_requests__outcomes")
     (column,) = (item for item in model["columns"] if item["name"] == "outcome")
     (accepted,) = (item["accepted_values"] for item in column["data_tests"] if "accepted_values" in item)

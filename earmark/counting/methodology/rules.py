@@ -1,6 +1,6 @@
 """The rules by which a request is discarded, in words, in the order in which they apply.
 
-What they do is in ``models/intermediate/int_requests__outcomes.sql``; a test holds the two lists together. Source:
+What they do is in ``models/requests/int_requests__outcomes.sql``; a test holds the two lists together. Source:
 IAB Tech Lab Podcast Technical Measurement Guidelines v2.3, except where a rule says that it is ours.
 """
 
