@@ -10,7 +10,8 @@ TARGET = PROJECT / "docs" / "marts.md"
 PUBLIC = ("dim_", "fct_", "rpt_")
 HEAD = """# The marts
 
-What BI tools read: schema `marts`. Contracts keep the columns, and the same texts are the database's own comments. This page
+What BI tools read: schema `marts`. Contracts keep the columns, and the same texts are in the database's comments.
+This page
 is made by `make docs` from the YAML beside each model.
 """
 

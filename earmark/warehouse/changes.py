@@ -2,8 +2,8 @@
 
 A slice is a tenant and a UTC day. Whoever changes rows notes their slices, in the transaction that changes them,
 under the producer: a raw table or a model. A model notes the snapshot that it was built with; what that does not
-show is news to it. The bookkeeping is in SQL (``migrations/0022_change_log.sql``) and done by dbt itself, so that
-any way of running dbt keeps it.
+show is news to it. The bookkeeping is in SQL (``migrations/functions/change_log.sql``) and done by dbt itself, so
+that any way of running dbt keeps it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The engine: TimescaleDB's hypertables or plain range partitions. Found once, when the migrations run.
 
 What lives here: finding out what the server can do and telling the database to use it. What the engines do
-differently is in the functions of schema ``timeseries`` (``migrations/0008_engines.sql``).
+differently is in the functions of schema ``timeseries`` (``migrations/functions/``).
 """
 
 from collections.abc import Callable

@@ -1,13 +1,14 @@
-"""Migrations: the numbered SQL files of ``migrations/`` and the ledger of those that ran.
+"""Migrations: the SQL files of ``migrations/`` and the ledger of those that ran.
 
-Each file runs in one transaction, under an advisory lock, once. psql can apply the files too: they are
-idempotent, so that ``migrate`` may meet a database where somebody did.
+Numbered files hold the schema and run once, in order. The files of ``functions/`` come after them and run again
+when their text has changed. Each file runs in one transaction, under an advisory lock. psql can apply the files too:
+they are idempotent, so that ``migrate`` may meet a database where somebody did.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,11 @@ from earmark.warehouse.database import advisory_lock
 
 MIGRATIONS: Final = PROJECT_ROOT / "migrations"
 _FILE_NAME: Final = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
+_FUNCTIONS: Final = "functions"
+# The files that these have taken the place of, 0001 to 0022, made what the numbered ones up to 0009 make.
+_FIRST_BEFORE: Final = "0001_schemas.sql"
+_LAST_BEFORE: Final = "0022_change_log.sql"
+_MADE_BEFORE: Final = range(1, 10)
 _LEDGER: Final = """
 create schema if not exists ingest;
 create table if not exists ingest.migrations (
@@ -55,6 +61,11 @@ class Migration:
     text: str
 
     @property
+    def number(self) -> int | None:
+        """Its place in the order; None for functions, which run again when they have changed."""
+        return None if self.file_name.startswith(f"{_FUNCTIONS}/") else int(self.file_name[:4])
+
+    @property
     def checksum(self) -> str:
         """The sha256 of the text, in hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -80,7 +91,7 @@ class Status:
 
 
 def read_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
-    """Read the files in number order.
+    """Read the files: the numbered in their order, then the functions.
 
     Raises:
         MigrationError: a name is not of the form 0001_what_it_does.sql, or a number is there twice.
@@ -95,7 +106,10 @@ def read_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
                 f"{migrations[-1].file_name} and {path.name} have the same number: give one the next number"
             )
         migrations.append(Migration(path.name, path.read_text(encoding="utf-8")))
-    return migrations
+    return migrations + [
+        Migration(f"{_FUNCTIONS}/{path.name}", path.read_text(encoding="utf-8"))
+        for path in sorted((folder / _FUNCTIONS).glob("*.sql"))
+    ]
 
 
 def compare(migrations: Sequence[Migration], ledger: Sequence[Applied]) -> list[Status]:
@@ -109,17 +123,41 @@ def compare(migrations: Sequence[Migration], ledger: Sequence[Applied]) -> list[
             state = State.PENDING
         elif migration is None:
             state = State.MISSING
+        elif row.checksum == migration.checksum:
+            state = State.APPLIED
         else:
-            state = State.APPLIED if row.checksum == migration.checksum else State.CHANGED
+            state = State.PENDING if migration.number is None else State.CHANGED
         statuses.append(Status(name, state, row.applied_at if row else None))
     return statuses
+
+
+def carry_over(ledger: Sequence[Applied], migrations: Sequence[Migration]) -> list[Applied]:
+    """Return the ledger as it is for these files, also where those before them ran.
+
+    Raises:
+        MigrationError: not all of those before them ran.
+
+    """
+    before = {row.file_name: row for row in ledger}
+    if _FIRST_BEFORE in before and _LAST_BEFORE not in before:
+        raise MigrationError(
+            f"this database was made by an earlier version and left at {max(before)}: bring it to {_LAST_BEFORE} "
+            "with the last version that has this file (earmark migrate), then come back"
+        )
+    if (last := before.get(_LAST_BEFORE)) is None:
+        return list(ledger)
+    return [
+        Applied(migration.file_name, migration.checksum, last.applied_at, last.applied_by)
+        for migration in migrations
+        if migration.number in _MADE_BEFORE
+    ]
 
 
 def status(connection: psycopg.Connection, folder: Path = MIGRATIONS) -> list[Status]:
     """Return the state of every migration; changes nothing, not even where there is no ledger yet."""
     migrations = read_migrations(folder)
     row = connection.execute("select to_regclass('ingest.migrations') is not null").fetchone()
-    return compare(migrations, _ledger(connection) if row and row[0] else [])
+    return compare(migrations, carry_over(_ledger(connection), migrations) if row and row[0] else [])
 
 
 def require_current(connection: psycopg.Connection) -> None:
@@ -150,7 +188,13 @@ def migrate(
     with advisory_lock(connection, "migrate"):
         with connection.transaction():
             connection.execute(_LEDGER)
-        statuses = compare(migrations, _ledger(connection))
+            ledger = _ledger(connection)
+            carried = carry_over(ledger, migrations)
+            if carried != ledger:
+                connection.execute("delete from ingest.migrations")
+                for row in carried:
+                    connection.execute("insert into ingest.migrations values (%s, %s, %s, %s)", astuple(row))
+        statuses = compare(migrations, carried)
         _refuse_rewritten_history(statuses)
         pending = {item.file_name for item in statuses if item.state is State.PENDING}
         for migration in migrations:
@@ -167,7 +211,8 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> None:
         with connection.transaction():
             connection.execute(migration.text.encode())
             connection.execute(
-                "insert into ingest.migrations (file_name, checksum) values (%s, %s)",
+                "insert into ingest.migrations (file_name, checksum) values (%s, %s) on conflict (file_name) "
+                "do update set checksum = excluded.checksum, applied_at = now(), applied_by = current_user",
                 (migration.file_name, migration.checksum),
             )
     except psycopg.Error as error:

@@ -91,7 +91,7 @@ def figures() -> Figures:
         not_delivered=11,
         plays=AdPlays(9, 8, 7, 6, 5),
         consumers=[Consumers("acme", date(2026, 1, 1), 1234, 800, 700)],
-        versions=Versions("0.1.0", "18.1", "postgres 18.1", "0016_comments.sql", "abc", AT),
+        versions=Versions("0.1.0", "18.1", "postgres 18.1", "0010_left_over.sql", "abc", AT),
     )
 
 

@@ -10,6 +10,7 @@ from earmark.warehouse.migrations import (
     Migration,
     MigrationError,
     State,
+    carry_over,
     compare,
     read_migrations,
 )
@@ -48,5 +49,27 @@ def test_a_number_stands_once(tmp_path: Path) -> None:
 
 
 def test_the_projects_own_files_are_well_named() -> None:
-    numbers = [int(migration.file_name[:4]) for migration in read_migrations()]
+    numbers = [migration.number for migration in read_migrations() if migration.number is not None]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_functions_that_changed_wait_to_run_again() -> None:
+    functions = Migration("functions/a.sql", "a")
+    (item,) = compare([functions], [Applied("functions/a.sql", "another", AT, "ann")])
+    assert item.state is State.PENDING
+
+
+def test_a_ledger_of_the_files_before_is_carried_over() -> None:
+    files = [Migration(f"000{number}_x.sql", "x") for number in (8, 9)]
+    later = [Migration("0010_y.sql", "y"), Migration("functions/z.sql", "z")]
+    before = [Applied(name, "old", AT, "ann") for name in ("0001_schemas.sql", "0022_change_log.sql")]
+    carried = carry_over(before, [*files, *later])
+    assert carried == [Applied(file.file_name, file.checksum, AT, "ann") for file in files]
+    assert [item.state for item in compare([*files, *later], carried)] == [State.APPLIED] * 2 + [State.PENDING] * 2
+    assert carry_over(carried, [*files, *later]) == carried
+
+
+def test_a_ledger_that_was_left_on_the_way_is_refused_with_what_to_do() -> None:
+    before = [Applied(name, "old", AT, "ann") for name in ("0001_schemas.sql", "0009_changes.sql")]
+    with pytest.raises(MigrationError, match=r"left at 0009_changes.sql: bring it to 0022_change_log.sql"):
+        carry_over(before, [])

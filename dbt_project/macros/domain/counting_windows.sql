@@ -1,6 +1,6 @@
 {#-
     The windows of the counting rules. Which request of a listener and episode counts is found by counting.standing
-    (migrations/0012_counting.sql), request by request; here stands how int_requests__outcomes uses it, in its SQL and
+    (migrations/functions/counting.sql), request by request; here stands how int_requests__outcomes uses it, in its SQL and
     for the days after a window that was refreshed.
 -#}
 

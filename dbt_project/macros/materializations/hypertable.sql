@@ -2,7 +2,7 @@
     The materialization hypertable: rows by event time. It keeps one promise: after a refresh, the rows of the slices
     are exactly what the model's SQL gives for them, also when that is nothing, and all other rows are untouched.
 
-    How a table is cut by time is the engine's: the functions of schema timeseries (migrations/0008_engines.sql).
+    How a table is cut by time is the engine's: the functions of schema timeseries (migrations/functions/hypertables.sql).
 -#}
 {% materialization hypertable, adapter='postgres' %}
     {%- set settings = windowed_config() -%}

@@ -1,6 +1,6 @@
 {#-
     A relation that is made anew has what was set on the one before: owner, grants, comments, row policies and so on
-    (migrations/0019_races_and_properties.sql). dbt drops a relation with all views on it, or renames a table, makes the new
+    (migrations/functions/relations.sql). dbt drops a relation with all views on it, or renames a table, makes the new
     one, grants what the config says, and drops the renamed one in the end; so these two are the places to keep and restore.
     Hypertables and aggregates are replaced by a function that does both.
 -#}

@@ -1,6 +1,6 @@
 {#-
     What a model takes as news from the change log, and what it notes there: the functions of schema ingest
-    (migrations/0022_change_log.sql) say what a change is and how it is known; here dbt calls them.
+    (migrations/functions/change_log.sql) say what a change is and how it is known; here dbt calls them.
 -#}
 
 {#- On-run-start: forget what every model has seen. -#}

@@ -342,7 +342,9 @@ def _period(
 def _versions(connection: psycopg.Connection) -> Versions:
     engine = recorded(connection)
     (server,) = _one(connection, "show server_version")
-    (migration,) = _one(connection, "select max(file_name) from ingest.migrations")
+    (migration,) = _one(
+        connection, "select max(file_name) from ingest.migrations where file_name not like 'functions/%'"
+    )
     built = connection.execute(
         "select left(version, 12), built_at from ingest.model_builds where model = 'int_requests__outcomes'"
     ).fetchone()

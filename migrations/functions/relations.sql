@@ -1,79 +1,61 @@
--- Chunks and tables are made and exchanged without a race, and a table that is replaced keeps what people set on it.
---
--- A name is looked up in a cache (to_regclass, ::regclass), which a session brings up to date when it locks a table, not
--- when it has waited for an advisory lock: what another session has just made under that lock may be missing from it. A
--- query on pg_class sees all that is committed.
-create or replace function timeseries.find_relation(schema_name text, relation_name text)
-returns regclass
-language sql volatile
+-- Relations that are dropped and put in place of others: what stands on them, and what people and tools have set on them, stays.
+
+-- The continuous aggregates of TimescaleDB that read a table or another aggregate.
+create or replace function timeseries.aggregates_on(relation regclass)
+returns setof regclass
+language plpgsql stable
 as $$
-    select c.oid::regclass
-    from pg_class as c
-    inner join pg_namespace as n on c.relnamespace = n.oid
-    where n.nspname = schema_name and c.relname = relation_name;
+begin
+    if timeseries.engine() = 'timescaledb' then
+        -- Names are compared, never cast: others come and go meanwhile.
+        return query
+        select c.oid::regclass
+        from timescaledb_information.continuous_aggregates as a
+        inner join pg_namespace as n on n.nspname = a.view_schema
+        inner join pg_class as c on c.relnamespace = n.oid and c.relname = a.view_name
+        where (a.hypertable_schema, a.hypertable_name) in (
+            select t.nspname, r.relname
+            from pg_class as r
+            inner join pg_namespace as t on r.relnamespace = t.oid
+            where r.oid = relation
+            union all
+            select p.materialization_hypertable_schema, p.materialization_hypertable_name
+            from timescaledb_information.continuous_aggregates as p
+            inner join pg_namespace as t on t.nspname = p.view_schema
+            inner join pg_class as r on r.relnamespace = t.oid and r.relname = p.view_name
+            where r.oid = relation
+        );
+    end if;
+end;
 $$;
 
--- Make sure that every chunk that holds a time of [starts_at, ends_at) exists; answers how many were made.
--- A chunk is made beside its table and then attached: attaching waits for no reader and no writer.
-create or replace function timeseries.ensure_chunks(
-    hypertable regclass, starts_at timestamptz, ends_at timestamptz
-)
-returns integer
-language plpgsql
+-- The views that stand on a relation, and on one another: the nearest have depth 1. A continuous aggregate of TimescaleDB
+-- is none of them, nor is what stands on it.
+create or replace function timeseries.views_on(relation regclass)
+returns table (view_id oid, depth integer)
+language sql volatile
 as $$
-declare
-    h timeseries.hypertables;
-    time_type text;
-    chunk_from timestamptz;
-    chunk_to timestamptz;
-    chunk_name text;
-    made integer := 0;
-begin
-    select t.* into h
-    from timeseries.hypertables as t
-    inner join pg_class as c on c.relname = t.table_name
-    inner join pg_namespace as n on n.oid = c.relnamespace and n.nspname = t.schema_name
-    where c.oid = hypertable;
-    if not found then
-        raise exception '% is not a hypertable: make it with timeseries.create_hypertable()', hypertable;
-    end if;
-    if timeseries.engine() = 'timescaledb' then
-        return 0;  -- it makes them itself
-    end if;
+    with recursive standing as (
+        select r.ev_class as oid, 1 as depth
+        from pg_depend as d
+        inner join pg_rewrite as r on d.objid = r.oid
+        where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = relation
+            and r.ev_class <> relation
+        union
+        select r.ev_class, s.depth + 1
+        from standing as s
+        inner join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid
+        inner join pg_rewrite as r on d.objid = r.oid
+        where d.classid = 'pg_rewrite'::regclass and r.ev_class <> s.oid
+            and s.oid not in (select a from timeseries.aggregates_on(relation) as a)
+    )
 
-    select format_type(a.atttypid, null) into time_type
-    from pg_attribute as a
-    where a.attrelid = hypertable and a.attname = h.time_column;
-
-    chunk_from := timeseries.chunk_start(starts_at, h.chunk_interval);
-    while chunk_from < ends_at loop
-        chunk_to := chunk_from + h.chunk_interval;
-        chunk_name := format(
-            '%s__%s__%s', h.schema_name, h.table_name, to_char(chunk_from at time zone 'UTC', 'YYYYMMDD')
-        );
-        if timeseries.find_relation('chunks', chunk_name) is null then
-            -- Two writers may meet here: the second waits, then finds the chunk made.
-            perform pg_advisory_xact_lock(hashtextextended('timeseries.ensure_chunks ' || hypertable::oid, 0));
-            if timeseries.find_relation('chunks', chunk_name) is null then
-                execute format(
-                    'create table chunks.%I (like %s including defaults including constraints including storage)',
-                    chunk_name, hypertable
-                );
-                execute format(
-                    'alter table %s attach partition chunks.%I for values from (%L) to (%L)',
-                    hypertable, chunk_name,
-                    case when time_type = 'date' then (chunk_from at time zone 'UTC')::date::text
-                        else chunk_from::text end,
-                    case when time_type = 'date' then (chunk_to at time zone 'UTC')::date::text
-                        else chunk_to::text end
-                );
-                made := made + 1;
-            end if;
-        end if;
-        chunk_from := chunk_to;
-    end loop;
-    return made;
-end;
+    select s.oid, max(s.depth)
+    from standing as s
+    inner join pg_class as c on c.oid = s.oid
+    where c.relnamespace::regnamespace::text <> '_timescaledb_internal'
+        and s.oid not in (select a from timeseries.aggregates_on(relation) as a)
+    group by s.oid;
 $$;
 
 -- What people and tools set on a relation, and a relation that takes its place must have too: owner, grants (also on
@@ -243,46 +225,6 @@ begin
     end if;
 end;
 $$;
-
--- The views that stand on a relation, and on one another: the nearest have depth 1. A continuous aggregate of TimescaleDB
--- is none of them, nor is what stands on it.
-create or replace function timeseries.views_on(relation regclass)
-returns table (view_id oid, depth integer)
-language sql volatile
-as $$
-    with recursive standing as (
-        select r.ev_class as oid, 1 as depth
-        from pg_depend as d
-        inner join pg_rewrite as r on d.objid = r.oid
-        where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = relation
-            and r.ev_class <> relation
-        union
-        select r.ev_class, s.depth + 1
-        from standing as s
-        inner join pg_depend as d on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid
-        inner join pg_rewrite as r on d.objid = r.oid
-        where d.classid = 'pg_rewrite'::regclass and r.ev_class <> s.oid
-            and s.oid not in (select a from timeseries.aggregates_on(relation) as a)
-    )
-
-    select s.oid, max(s.depth)
-    from standing as s
-    inner join pg_class as c on c.oid = s.oid
-    where c.relnamespace::regnamespace::text <> '_timescaledb_internal'
-        and s.oid not in (select a from timeseries.aggregates_on(relation) as a)
-    group by s.oid;
-$$;
-
--- A relation that is dropped takes the views on it along. What was set on them waits here until they are made again.
-create table if not exists timeseries.kept_properties (
-    schema_name text not null,
-    relation_name text not null,
-    properties jsonb not null,
-    kept_at timestamptz not null default now(),
-    primary key (schema_name, relation_name)
-);
-comment on table timeseries.kept_properties is
-'One row a relation that was dropped to be made again: its owner, grants, comments, policies, until it is there again.';
 
 -- Before a relation is dropped: keep the properties of it and of the views on it. What dbt puts beside or out of the way
 -- while it builds has a name of its own.
@@ -483,77 +425,4 @@ begin
         perform timeseries.drop_relation(parked.schema_name, parked.table_name);
     end loop;
 end;
-$$;
-
--- Make the empty hypertables of this database with another engine. What models built on them is dropped: the next
--- build makes it again. With rows in the raw tables it refuses.
-create or replace function timeseries.use_engine(wanted text, functions text, engine_version text)
-returns void
-language plpgsql
-as $$
-declare
-    h timeseries.hypertables;
-    holds_rows boolean;
-    old_name text;
-    triggers text[];
-    statement text;
-    kept jsonb;
-begin
-    if wanted = timeseries.engine() then
-        update timeseries.engine set function_schema = functions, version = engine_version
-        where (function_schema, version) is distinct from (functions, engine_version);
-        return;
-    end if;
-    for h in select * from timeseries.hypertables as t where t.schema_name = 'raw' order by t.table_name loop
-        execute format('select exists (select from %I.%I)', h.schema_name, h.table_name) into holds_rows;
-        if holds_rows then
-            raise exception '%.% holds rows that were loaded with the engine %', h.schema_name, h.table_name,
-                timeseries.engine()
-            using errcode = 'object_not_in_prerequisite_state';
-        end if;
-    end loop;
-    -- Aggregates first: TimescaleDB does not drop a table from under one that a view stands on.
-    for h in
-        select t.*
-        from timeseries.hypertables as t
-        left join timeseries.continuous_aggregates as a using (schema_name, table_name)
-        where t.schema_name <> 'raw'
-        order by a.table_name is null
-    loop
-        perform timeseries.drop_relation(h.schema_name, h.table_name);
-    end loop;
-    update timeseries.engine
-    set name = wanted, function_schema = functions, version = engine_version, chosen_at = now();
-    for h in select * from timeseries.hypertables as t where t.schema_name = 'raw' order by t.table_name loop
-        old_name := h.table_name || '__old';
-        kept := timeseries.properties(format('%I.%I', h.schema_name, h.table_name)::regclass);
-        select coalesce(array_agg(pg_get_triggerdef(t.oid)), '{}') into triggers
-        from pg_trigger as t
-        where t.tgrelid = format('%I.%I', h.schema_name, h.table_name)::regclass and not t.tgisinternal
-            and t.tgname not like 'ts_%';
-        execute format('alter table %I.%I rename to %I', h.schema_name, h.table_name, old_name);
-        perform timeseries.create_hypertable(
-            h.schema_name, h.table_name, h.time_column, h.chunk_interval,
-            format('like %I.%I including all', h.schema_name, old_name)
-        );
-        execute format('drop table %I.%I cascade', h.schema_name, old_name);
-        perform timeseries.set_properties(format('%I.%I', h.schema_name, h.table_name)::regclass, kept);
-        foreach statement in array triggers loop
-            execute statement;
-        end loop;
-        perform timeseries.set_lifecycle(
-            h.schema_name, h.table_name, h.columnstore_after, h.segment_by, h.order_by, h.retain_for
-        );
-    end loop;
-end;
-$$;
-
-create or replace function ingest.oids_of(relations text[])
-returns jsonb
-language sql stable
-as $$
-    select coalesce(jsonb_object_agg(r.name, c.oid::bigint), '{}')
-    from unnest(relations) as r (name)
-    left join pg_namespace as n on n.nspname = (parse_ident(r.name))[1]
-    left join pg_class as c on c.relnamespace = n.oid and c.relname = (parse_ident(r.name))[2];
 $$;

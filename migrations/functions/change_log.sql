@@ -1,74 +1,16 @@
--- One change log, by producer: a raw table, or a model. Whoever changes rows notes their slices (tenant and UTC day) in the
--- transaction that changes them; a model takes as news the slices of what it directly reads and has not seen, replaces
--- exactly those, and notes the ones that came out otherwise. So equal results stop the wave, and a model that was not
--- built publishes nothing. Whoever knows which rows of a slice changed names them by key, a column and its value: a reader
--- that can find by it what hangs on these rows looks at that alone, to all others the slice is news.
---
--- A change is known by its transaction, what a model has seen by a snapshot (pg_snapshot): what that does not show is news,
--- however late its transaction commits. No clock and no sequence is compared.
+-- The change log: who notes slices in it, and what is news to whom. Its tables and its idea: 0005_change_log.sql.
 
--- What was before: days without tenants for all models at once, and days between models handed on by name.
-drop view ingest.pending_refresh;
-drop table ingest.runs, ingest.widened_days;
-drop function ingest.note_change(), ingest.note_truncate(), ingest.note_reference_change(), ingest.note_setting_change(),
-ingest.note_campaign_change(), ingest.note_agent_list_change() cascade;
-drop function ingest.begin_run(text), ingest.end_build(text, text, boolean, text[], text[], daterange[]),
-ingest.pending_days(pg_snapshot), ingest.earlier(pg_snapshot, pg_snapshot), ingest.unfounded_models(), ingest.oids_of(text[]),
-ingest.widened_days_of(text, text), ingest.widen(text[], date[], text),
-ingest.hand_on_widened(text, text, boolean, daterange[], text[]), ingest.note_lookback_change(text),
-ingest.settle_restored_changes(), ingest.mark_changed(text, text, date[]);
-
--- What waited is refreshed by the first run: every model is built whole once, for its macros have changed.
-drop table ingest.changes;
-create table ingest.changes (
-    producer text collate "C" not null,
-    tenant_id text collate "C" not null,
-    day date not null,
-    key text collate "C" not null default '',
-    changed_by xid8 not null default pg_current_xact_id(),
-    changed_at timestamptz not null default now(),
-    primary key (producer, tenant_id, day, key)
-);
-create index changes_by_transaction on ingest.changes (changed_by);
-comment on table ingest.changes is
-'The change log. One row a producer (a raw table, schema included, or a model), tenant, UTC day and key: the transaction that last changed it. What every reader has seen is forgotten.';
-comment on column ingest.changes.tenant_id is 'Empty: every tenant.';
-comment on column ingest.changes.day is '-infinity: any day; so changes reference data, and a model that was built whole.';
-comment on column ingest.changes.key is
-'Which rows: column=value, those that had or have this value there, nothing after = for null. Empty: any of the slice.';
-
-alter table ingest.model_builds drop column stands_on, drop column invocation_id, drop column was_whole;
-alter table ingest.model_builds add column inputs text [] not null default '{}';
-update ingest.model_builds set seen = null, cluster = null;
-comment on table ingest.model_builds is
-'One row a reader of the change log: the changes that it has seen, and the version of its SQL when it was last built whole.';
-comment on column ingest.model_builds.inputs is 'The producers that it reads, directly or through views.';
-
-create table ingest.builds (
-    model text not null,
-    invocation_id text not null,
-    taken pg_snapshot not null,
-    slices jsonb,
-    is_complete boolean not null,
-    horizon date,
-    begun_at timestamptz not null default clock_timestamp(),
-    ended_at timestamptz,
-    changed jsonb,
-    primary key (model, invocation_id)
-);
-comment on table ingest.builds is
-'One row a model and dbt invocation of the last days: what it started from, the slices that it looked at and those that it changed.';
-comment on column ingest.builds.taken is 'The changes that it has seen once it has ended.';
-comment on column ingest.builds.slices is
-'Groups of tenants with their days: [{"tenants": [...] or null for all, "days": [[first or null, day after the last or null], ...]}, ...]. Null: it is built whole.';
-comment on column ingest.builds.is_complete is 'Whether the slices hold all that was news to the model; they may not where windows were asked for.';
-comment on column ingest.builds.horizon is 'The day before which retention has dropped raw rows: nothing older is built again.';
+-- A snapshot means something only in the cluster where it was taken, not in one restored from a dump.
+create or replace function ingest.cluster()
+returns bigint
+language sql stable
+as 'select c.system_identifier from pg_control_system() as c';
 
 -- Who writes ------------------------------------------------------------------------------------------------------
 
 -- Note slices: tenants and days in pairs, and the keys of the rows where they are known. They are taken in key order, so
 -- that two writers never deadlock.
-create function ingest.note(of_producer text, tenants text[], days date[], keys text[] default null)
+create or replace function ingest.note(of_producer text, tenants text[], days date[], keys text[] default null)
 returns void
 language sql
 as $$
@@ -85,7 +27,7 @@ as $$
 $$;
 
 -- Say that days of a tenant's dataset have changed; '-infinity' is any day.
-create function ingest.mark_changed(tenant text, of_dataset text, days date[])
+create or replace function ingest.mark_changed(tenant text, of_dataset text, days date[])
 returns void
 language plpgsql
 as $$
@@ -104,7 +46,7 @@ $$;
 -- Whoever writes a row of a day notes its slice: this trigger, told the column of its day. The loader notes the slices of a
 -- file by itself, at once, and says so with the setting earmark.marks_days: per row that costs it next to nothing. (A
 -- trigger a statement, as below, took a third off the speed of COPY into a partitioned table.)
-create function ingest.note_change()
+create or replace function ingest.note_change()
 returns trigger
 language plpgsql
 as $$
@@ -133,7 +75,7 @@ end;
 $$;
 
 -- What was dropped from a table at once is not known by row.
-create function ingest.note_truncate()
+create or replace function ingest.note_truncate()
 returns trigger
 language plpgsql
 as $$
@@ -144,7 +86,7 @@ end;
 $$;
 
 -- Reference data: any day of the tenant, every tenant where the rows have none. Told columns, the rows are named by them.
-create function ingest.note_reference_change()
+create or replace function ingest.note_reference_change()
 returns trigger
 language plpgsql
 as $$
@@ -167,6 +109,7 @@ begin
 end;
 $$;
 
+-- A trigger that is there stays: to change one, drop it in a numbered file.
 do $$
 declare
     of_table regclass;
@@ -187,6 +130,7 @@ begin
         left join timeseries.hypertables as h on h.schema_name = 'raw' and h.table_name = c.relname
         where
             not c.relispartition and c.relkind in ('r', 'p')
+            and not exists (select from pg_trigger as t where t.tgrelid = c.oid and t.tgname = 'note_truncate')
             and (
                 c.relnamespace = 'raw'::regnamespace
                 or c.oid in ('tenancy.safe_addresses'::regclass, 'ingest.agent_lists'::regclass)
@@ -222,7 +166,7 @@ end;
 $$;
 
 -- A tenant's settings; its name is none.
-create function ingest.note_setting_change()
+create or replace function ingest.note_setting_change()
 returns trigger
 language plpgsql
 as $$
@@ -231,14 +175,14 @@ begin
     return null;
 end;
 $$;
-create trigger note_change after update on tenancy.tenants for each row
+create or replace trigger note_change after update on tenancy.tenants for each row
 when ((to_jsonb(old) - 'name') is distinct from (to_jsonb(new) - 'name'))
 execute function ingest.note_setting_change();
 
 -- Who reads -------------------------------------------------------------------------------------------------------
 
 -- The day before which retention has dropped raw rows: what is older cannot be built again.
-create function ingest.horizon()
+create or replace function ingest.horizon()
 returns date
 language sql stable
 as $$
@@ -247,7 +191,7 @@ $$;
 
 -- The changes of these producers that a snapshot does not show. The index finds them: history costs nothing. The planner,
 -- which takes a third of the table for unseen, would read all of it.
-create function ingest.unseen(seen pg_snapshot, producers text[])
+create or replace function ingest.unseen(seen pg_snapshot, producers text[])
 returns setof ingest.changes
 language sql stable
 set enable_seqscan = off
@@ -261,7 +205,7 @@ $$;
 
 -- What is news to a model: what of these producers it has not seen. given: the days that were asked for instead, of all
 -- tenants; to them come the news from other models, which this invocation may have made. Nothing where it was never built here.
-create function ingest.news(of_model text, producers text[], given datemultirange default null)
+create or replace function ingest.news(of_model text, producers text[], given datemultirange default null)
 returns table (tenant_id text, day date, key text, value text)
 language sql stable
 as $$
@@ -278,7 +222,7 @@ $$;
 -- Slices, tenants and days in pairs, as the groups of ingest.builds.slices: the fewest that hold exactly these, from a day
 -- on. Beyond a hundred ranges of days or a thousand tenants a condition would cost more than it saves: then they are the days
 -- of all tenants, and where these are too many, the span from the first to the last.
-create function ingest.grouped(tenants text[], days date[], since date default null)
+create or replace function ingest.grouped(tenants text[], days date[], since date default null)
 returns jsonb
 language sql stable
 as $$
@@ -331,7 +275,7 @@ as $$
 $$;
 
 -- The tenants and days of groups one by one, as the log notes them; what has no bound is any day.
-create function ingest.listed(slices jsonb)
+create or replace function ingest.listed(slices jsonb)
 returns table (tenant_id text, day date)
 language sql stable
 as $$
@@ -352,7 +296,7 @@ as $$
 $$;
 
 -- The days of groups, whosever they are, as disjoint ranges.
-create function ingest.spans(slices jsonb)
+create or replace function ingest.spans(slices jsonb)
 returns setof daterange
 language sql stable
 as $$
@@ -363,7 +307,7 @@ $$;
 
 -- What a model builds in an invocation, fixed when it is first asked: a model and its tests mean the same slices, whatever
 -- is loaded meanwhile. All that is news to it; everything where it was never built here.
-create function ingest.begin_build(
+create or replace function ingest.begin_build(
     of_model text, of_invocation text, producers text[], whole boolean, given datemultirange default null
 )
 returns ingest.builds
@@ -402,7 +346,7 @@ end;
 $$;
 
 -- A model that found by the keys of its news what hangs on them says which slices these are.
-create function ingest.look_at(of_model text, of_invocation text, tenants text[], days date[])
+create or replace function ingest.look_at(of_model text, of_invocation text, tenants text[], days date[])
 returns jsonb
 language sql
 as $$
@@ -414,7 +358,7 @@ $$;
 
 -- A model is built: what it has seen, and the slices that came out otherwise, for those that read it. changed: null where that
 -- is not known, of what it looked at all.
-create function ingest.end_build(of_model text, of_invocation text, producers text[], changed jsonb default null)
+create or replace function ingest.end_build(of_model text, of_invocation text, producers text[], changed jsonb default null)
 returns void
 language plpgsql
 as $$
@@ -441,7 +385,7 @@ end;
 $$;
 
 -- The slices that models looked at in an invocation; null where one was built whole or none was built.
-create function ingest.looked_at(of_models text[], of_invocation text)
+create or replace function ingest.looked_at(of_models text[], of_invocation text)
 returns jsonb
 language sql stable
 as $$
@@ -458,7 +402,7 @@ as $$
 $$;
 
 -- The readers to which something is news.
-create function ingest.models_to_refresh()
+create or replace function ingest.models_to_refresh()
 returns setof text
 language sql stable
 as $$
@@ -468,7 +412,7 @@ as $$
 $$;
 
 -- The days with requests on which lists of user agents are in effect that began on these days, or would be.
-create function ingest.days_of_agent_lists(starts date[])
+create or replace function ingest.days_of_agent_lists(starts date[])
 returns table (tenant_id text, day date)
 language sql stable
 as $$
@@ -486,7 +430,7 @@ $$;
 
 -- Reference data that is news to some model, as the days on which its rows can be met. They are looked up only here, by who
 -- reads: the writer does not see the events of a transaction beside it, and the reader of those does not see its rows.
-create function ingest.narrow()
+create or replace function ingest.narrow()
 returns void
 language plpgsql
 as $$
@@ -563,7 +507,7 @@ $$;
 -- Before a run: what every reader has seen is forgotten. In a cluster that a dump was restored into, transactions are numbered
 -- anew, and the changes of the dump bear numbers that are yet to come: they are older than all, for each model is built
 -- whole there once.
-create function ingest.begin_run()
+create or replace function ingest.begin_run()
 returns void
 language sql
 as $$
@@ -584,7 +528,7 @@ as $$
 $$;
 
 -- The slices that wait for a refresh: news to some model, or, before the first build, all of them.
-create view ingest.pending_refresh as
+create or replace view ingest.pending_refresh as
 select
     d.producer,
     d.tenant_id,
@@ -603,39 +547,6 @@ from (
 ) as s
 cross join lateral ingest.unseen(s.seen, s.inputs) as d
 group by d.producer, d.tenant_id, d.day;
+
 comment on view ingest.pending_refresh is
 'One row a slice of a producer that changed and that some model that reads it has not seen yet.';
-
--- As in 0010_refresh_metrics.sql, by the change log.
-create or replace procedure timeseries.refresh_metrics_daily()
-language plpgsql
-as $$
-declare
-    aggregate text;
-    producers text[];
-    invocation constant text := 'timeseries.refresh_metrics_daily ' || gen_random_uuid();
-    build ingest.builds;
-    span daterange;
-begin
-    -- The days are made of the hours.
-    foreach aggregate in array array['cagg_listener_events_hourly', 'cagg_listener_events_daily'] loop
-        select b.inputs into producers
-        from ingest.model_builds as b
-        where b.model = aggregate and b.seen is not null and b.cluster = ingest.cluster();
-        if not found or to_regclass('rollups.' || aggregate) is null then
-            raise exception 'rollups.% has never been built here', aggregate
-            using hint = 'Build it once: earmark build';
-        end if;
-        build := ingest.begin_build(aggregate, invocation, producers, false);
-        for span in select s from ingest.spans(build.slices) as s loop
-            call timeseries.refresh_continuous_aggregate(
-                to_regclass('rollups.' || aggregate),
-                lower(span)::timestamp at time zone 'UTC', upper(span)::timestamp at time zone 'UTC'
-            );
-        end loop;
-        perform ingest.note(aggregate, array_agg(s.tenant_id), array_agg(s.day)) from ingest.listed(build.slices) as s;
-        perform ingest.end_build(aggregate, invocation, producers);
-        commit;
-    end loop;
-end;
-$$;

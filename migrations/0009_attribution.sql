@@ -1,7 +1,4 @@
--- What the stage `fit` writes (orchestration/lib/attribution/fit.py): credit that needs all journeys of a month at once.
-
-create schema if not exists attribution;
-comment on schema attribution is 'Credit that is fitted to all journeys together; rewritten by `earmark fit`.';
+-- What the stage `fit` writes (earmark/journeys/fit.py): credit that needs all journeys of a month at once.
 
 create table if not exists attribution.fits (
     tenant_id text collate "C" not null,
@@ -52,26 +49,3 @@ comment on column attribution.channel_credits.removal_effect is
 'The share of conversions that would be lost without the channel, by the Markov chain; null for other models.';
 comment on column attribution.channel_credits.share_of_conversions is 'The shares of a fit add up to 1.';
 comment on column attribution.channel_credits.share_of_revenue is 'Likewise of revenue in the month''s main currency.';
-
--- What fits and their test tell journeys apart by: an aggregate over rows of int_attribution_journeys, in order of channels.
-create or replace function attribution.digest_journey(
-    before text, channels text[], conversions bigint, revenue numeric, nulls bigint
-)
-returns text
-language sql
-immutable parallel safe
-as $$
-    select md5(concat_ws(' ', before, array_to_json(channels)::text, conversions, trim_scale(revenue), nulls))
-$$;
-comment on function attribution.digest_journey(text, text[], bigint, numeric, bigint) is
-'The digest of journeys with one more; numbers without trailing zeros.';
-
-create or replace aggregate attribution.journeys_digest(
-    channels text[], conversions bigint, revenue numeric, nulls bigint
-) (
-    sfunc = attribution.digest_journey,
-    stype = text,
-    initcond = ''
-);
-comment on aggregate attribution.journeys_digest(text[], bigint, numeric, bigint) is
-'The digest of a group of journeys: call it with order by channels collate "C".';

@@ -1,9 +1,6 @@
--- Counting: the parts of the rule chain that are arithmetic on bytes and windows. Which rule comes when is in the
--- models (models/intermediate/int_requests__outcomes.sql).
+-- The parts of the counting rules that are arithmetic on bytes and windows. Which rule comes when is in the models
+-- (models/requests/int_requests__outcomes.sql).
 -- Source: IAB Tech Lab Podcast Technical Measurement Guidelines v2.3.
-
-create schema if not exists counting;
-comment on schema counting is 'Functions of the counting rules: bytes delivered, and the windows in which requests are one download.';
 
 -- What was delivered of a Range header (RFC 9110, 14.1.2) when so many bytes were sent: of one part no more than
 -- that, of several each as it was asked for. null where the header cannot be read, or its end not be known.
@@ -68,19 +65,6 @@ as $$
         when ranges is not null
             then (select coalesce(sum(upper(r.range) - lower(r.range)), 0)::bigint from unnest(ranges) as r (range))
     end
-$$;
-
--- Where a listener stands with an episode after a request: what became of the request, how long the window lasts that
--- it lies in, and, while the threshold is not reached, the bytes collected in it (placed, and those whose place the
--- log does not say, which are added up).
-do $$
-begin
-    if to_regtype('counting.standing') is null then
-        create type counting.standing as (
-            outcome text, until timestamptz, placed int8multirange, unplaced bigint
-        );
-    end if;
-end;
 $$;
 
 -- One request more. kind: calendar_day (a window is a UTC day), rolling_first (24 hours from the counted request) or

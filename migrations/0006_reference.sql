@@ -28,12 +28,16 @@ create table if not exists raw.episodes (
     enclosure_type text,
     properties jsonb not null default '{}',
     load_id bigint not null,
+    bitrate_bps bigint check (bitrate_bps > 0),
+    id3_bytes bigint check (id3_bytes >= 0),
     primary key (tenant_id, episode_id)
 );
 create index if not exists episodes_by_enclosure on raw.episodes (tenant_id, enclosure_key);
 comment on table raw.episodes is 'One row an episode of a podcast.';
 comment on column raw.episodes.enclosure_key is
-'The enclosure URL without scheme, prefix services and query: what a logged request is matched by.';
+'The enclosure URL in the same form as raw.listener_events.enclosure_key: what a logged request is matched by.';
+comment on column raw.episodes.bitrate_bps is 'Bits a second, as declared; null: it follows from size and duration.';
+comment on column raw.episodes.id3_bytes is 'Bytes of the header before the first audio, as declared; null: not known.';
 
 create table if not exists raw.sponsors (
     tenant_id text collate "C" not null references tenancy.tenants (tenant_id),
