@@ -11,8 +11,7 @@ PUBLIC = ("dim_", "fct_", "rpt_")
 HEAD = """# The marts
 
 What BI tools read: schema `marts`. Contracts keep the columns, and the same texts are in the database's comments.
-This page
-is made by `make docs` from the YAML beside each model.
+This page is made by `make docs` from the YAML beside each model.
 """
 
 

@@ -1,8 +1,8 @@
 """Migrations: the SQL files of ``migrations/`` and the ledger of those that ran.
 
 Numbered files hold the schema and run once, in order. The files of ``functions/`` come after them and run again
-when their text has changed. Each file runs in one transaction, under an advisory lock. psql can apply the files too:
-they are idempotent, so that ``migrate`` may meet a database where somebody did.
+when their text has changed. Each file runs in one transaction, under an advisory lock. psql can apply the files
+too: they are idempotent, so that ``migrate`` may meet a database where somebody did.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A database of the version before the schema was made one set of files: carried over with all that it holds.
 
-``version_before.backup.gz`` is what ``earmark db backup`` wrote there, on plain PostgreSQL 18: eight small files of
-one tenant, loaded and built.
+``version_before.backup.gz`` is what ``earmark db backup`` wrote there, on plain PostgreSQL 18: eight small files
+of one tenant, loaded and built.
 """
 
 import gzip
