@@ -29,8 +29,8 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/sqlfluff lint models dbt_project/tests
 	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"], "silence": ["UnsupportedConstraintMaterialization"]}'
 
-docs: $(STAMP)  ## Write docs/marts.md from the models' YAML
-	@$(BIN)/python docs/marts.py
+docs: $(STAMP)  ## Write what the docs repeat of models and seeds
+	@$(BIN)/python docs/generate.py
 
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

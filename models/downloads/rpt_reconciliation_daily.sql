@@ -6,7 +6,12 @@ effects as (
     select * from {{ ref('int_downloads__rule_effects') }}
 ),
 
--- Without which rule we would come nearest to them, by at least half of the way; of equals the first of the chain.
+rules as (
+    select * from {{ ref('counting_rules') }}
+),
+
+-- Without which rule we would come nearest to them, by at least half of the way; of equals the first of the chain, and
+-- after the rules another window.
 explanations as (
     select distinct on (compared.tenant_id, compared.source, compared.episode_key, compared.day)
         compared.tenant_id,
@@ -22,6 +27,7 @@ explanations as (
             and compared.source = effects.source
             and compared.episode_key = effects.episode_key
             and compared.day = effects.day
+    left join rules on effects.rule = rules.code
     where
         compared.is_flagged
         and abs(compared.ours + effects.effect - compared.theirs) <= abs(compared.ours - compared.theirs) / 2
@@ -31,30 +37,8 @@ explanations as (
         compared.episode_key asc,
         compared.day asc,
         abs(compared.ours + effects.effect - compared.theirs) asc,
-        array_position(
-            array[
-                'other_source',
-                'not_media',
-                'not_get',
-                'bad_status',
-                'no_user_agent',
-                'bot',
-                'not_a_player',
-                'apple_watch',
-                'forged_user_agent',
-                'two_byte_probe',
-                'data_center',
-                'vpn',
-                'implausible_volume',
-                'threshold_unknown',
-                'below_threshold',
-                'duplicate',
-                'window:calendar_day',
-                'window:rolling_first',
-                'window:rolling_last'
-            ],
-            effects.rule
-        ) asc
+        rules.rule_order asc nulls last,
+        effects.rule asc
 ),
 
 reconciliation as (

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from earmark.counting.methodology.figures import MethodologyError, gather
-from earmark.counting.methodology.rules import COUNTED, RULES
+from earmark.counting.methodology.rules import COUNTED, rules
 from earmark.settings import PROJECT_ROOT
 from earmark.warehouse.database import Database
 
@@ -135,7 +135,7 @@ def test_the_document_says_what_the_marts_say(
         text = earmark(any_engine, *chosen).stdout
         expected = mart(warehouse, tenants)
         total = sum(expected.values())
-        assert waterfall(text) == {code: expected.get(code, 0) for code in [*(r.code for r in RULES), COUNTED]}
+        assert waterfall(text) == {code: expected.get(code, 0) for code in [*(r.code for r in rules()), COUNTED]}
         counted = expected[COUNTED]
         assert f"**{total} requests = {counted} counted + {total - counted} discarded.**" in text
         assert total == 33 * len(tenants)

@@ -14,7 +14,7 @@ from typing import Final
 from markdown_it import MarkdownIt
 
 from earmark.counting.methodology.figures import OWN_PATTERNS, Figures, LoadedDay
-from earmark.counting.methodology.rules import COUNTED, RULES, Rule, Stage
+from earmark.counting.methodology.rules import COUNTED, Rule, Stage, rules
 from earmark.counting.tenants import Value
 
 TITLE: Final = "How the podcast downloads were counted"
@@ -116,7 +116,7 @@ def _waterfall(figures: Figures) -> Iterator[str]:
     )
     left = total = figures.requests()
     rows = [("", "**requests**", "", _number(total), _share(total, total), _number(total))]
-    for number, rule in enumerate(RULES, start=1):
+    for number, rule in enumerate(rules(), start=1):
         discarded = figures.requests(outcome=rule.code)
         left -= discarded
         figures_of_rule = (_number(discarded), _share(discarded, total), _number(left))
@@ -132,7 +132,7 @@ def _waterfall(figures: Figures) -> Iterator[str]:
 
 def _waterfall_of_tenants(figures: Figures) -> Iterator[str]:
     names = [tenant.tenant_id for tenant in figures.tenants]
-    codes = (*(rule.code for rule in RULES), COUNTED)
+    codes = (*(rule.code for rule in rules()), COUNTED)
     rows = [(f"`{code}`", *(_number(figures.requests(name, outcome=code)) for name in names)) for code in codes]
     rows.append(("all requests", *(_number(figures.requests(name)) for name in names)))
     yield "The same by tenant:"
@@ -400,10 +400,10 @@ def _versions(figures: Figures) -> Iterator[str]:
 
 
 def _rules(figures: Figures, stage: Stage, text: str) -> Iterator[str]:
-    yield f"## {stage}"
+    yield f"## {stage.capitalize()}"
     yield text
     total = figures.requests()
-    for number, rule in enumerate(RULES, start=1):
+    for number, rule in enumerate(rules(), start=1):
         if rule.stage is not stage:
             continue
         discarded = figures.requests(outcome=rule.code)

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from earmark.counting import agent_lists
 from earmark.counting.agent_lists import Version
-from earmark.counting.methodology.rules import COUNTED, RULES
+from earmark.counting.methodology.rules import COUNTED, rules
 from earmark.counting.tenants import Value, read_settings
 from earmark.errors import EarmarkError
 from earmark.warehouse.engine import recorded
@@ -282,7 +282,7 @@ def check(figures: Figures) -> None:
         MethodologyError: they do not add up.
 
     """
-    codes = {rule.code for rule in RULES} | {COUNTED}
+    codes = {rule.code for rule in rules()} | {COUNTED}
     unknown = sorted({item.outcome for item in figures.outcomes} - codes)
     if unknown:
         raise MethodologyError(

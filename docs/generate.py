@@ -1,12 +1,19 @@
-"""Writes docs/marts.md, the dictionary of the marts, from the YAML beside the models: ``make docs``."""
+"""Writes what the docs repeat of the project, from where it is said: ``make docs``.
 
+docs/marts.md is from the YAML beside the models, the rules of docs/counting.md from ``seeds/counting_rules.csv``.
+"""
+
+import csv
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
-TARGET = PROJECT / "docs" / "marts.md"
+MARTS = PROJECT / "docs" / "marts.md"
+COUNTING = PROJECT / "docs" / "counting.md"
+RULES = re.compile(r"(?<=<!-- rules: made by make docs -->\n).*?(?=<!-- end of rules -->)", re.DOTALL)
 PUBLIC = ("dim_", "fct_", "rpt_")
 HEAD = """# The marts
 
@@ -15,8 +22,20 @@ This page is made by `make docs` from the YAML beside each model.
 """
 
 
-def render() -> str:
-    """Return the page: a section a folder of models, in the order that data walks."""
+def pages() -> dict[Path, str]:
+    """Return the pages with what they should hold."""
+    return {MARTS: marts(), COUNTING: RULES.sub(lambda _: rules(), COUNTING.read_text(encoding="utf-8"))}
+
+
+def rules() -> str:
+    """Return the table of the counting rules."""
+    with (PROJECT / "seeds" / "counting_rules.csv").open(encoding="utf-8", newline="") as file:
+        rows = [f"| {row['stage']} | `{row['code']}` | {row['text']} |" for row in csv.DictReader(file)]
+    return "\n".join(["| step | outcome | |", "|---|---|---|", *rows]) + "\n"
+
+
+def marts() -> str:
+    """Return the dictionary: a section a folder of models, in the order that data walks."""
     folders = yaml.safe_load((PROJECT / "dbt_project.yml").read_text(encoding="utf-8"))["models"]["earmark"]
     groups = yaml.safe_load((PROJECT / "models" / "_groups.yml").read_text(encoding="utf-8"))["groups"]
     about = {group["name"]: group["description"] for group in groups}
@@ -51,4 +70,5 @@ def cell(column: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render(), encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
