@@ -55,9 +55,10 @@ class Keeps(StrEnum):
 class Dataset:
     """A table of schema ``raw`` and the fields of the files that fill it.
 
-    ``key`` are the columns that identify a row within its tenant. ``time`` is the column that says which UTC
-    day a row belongs to, None for reference data. ``any_of`` lists groups of fields of which a row must have at
-    least one. Fields of a file that are not listed here are kept in the column ``properties``.
+    ``key`` are the columns that identify a row within its tenant. ``time`` is the column of event time, by which
+    the table is cut; None for reference data. ``day`` is the column that says which UTC day a row belongs to,
+    where it is another. ``url`` is the field that ``enclosure_key`` is made of. ``any_of`` lists groups of fields
+    of which a row must have at least one. Fields that are not listed are kept in the column ``properties``.
     """
 
     name: str
@@ -65,12 +66,34 @@ class Dataset:
     key: tuple[str, ...]
     keeps: Keeps
     time: str | None = None
+    day: str | None = None
+    url: str | None = None
     any_of: tuple[tuple[str, ...], ...] = ()
 
     @property
     def table(self) -> str:
         """The table's name in schema ``raw``."""
         return self.name
+
+    @property
+    def day_column(self) -> str | None:
+        """The column that says which UTC day a row belongs to; None for what has none."""
+        return self.day or self.time
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the table keeps the source of each row."""
+        return self.time is not None
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the table keeps the kind of network that an address belongs to."""
+        return any(field.name == "network" for field in self.fields)
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether rows are identified by an event id."""
+        return "event_id" in self.key
 
     def field(self, name: str) -> Field:
         """Return the field of that name; KeyError where there is none."""
@@ -141,6 +164,7 @@ LISTENER_EVENTS = Dataset(
     key=("event_id", "occurred_at"),
     keeps=Keeps.FIRST,
     time="occurred_at",
+    url="url",
     any_of=(("episode_id", "episode_guid", "url", "ad_unit_id"),),
 )
 
@@ -226,6 +250,7 @@ EPISODES = Dataset(
     ),
     key=("episode_id",),
     keeps=Keeps.LATEST,
+    url="enclosure_url",
 )
 
 SPONSORS = Dataset(
@@ -305,6 +330,7 @@ SPEND = Dataset(
     ),
     key=("campaign_id", "podcast_id", "spend_date"),
     keeps=Keeps.LATEST,
+    day="spend_date",
 )
 
 DATASETS: Final[dict[str, Dataset]] = {

@@ -165,12 +165,13 @@ def load_landing(
     """
     refusal = register_tenants(connection, root)
     results = [] if refusal is None else [refusal]
-    for file in new_files(connection, root) if only is None else sorted(only, key=lambda item: item.rank):
-        result = _try(connection, file, file.request, key, lookups)
+    found = new_files(connection, root) if only is None else sorted(only, key=lambda item: item.rank)
+
+    def note(file: LandedFile, result: FileResult) -> None:
         _record(connection, file.state, result.error)
-        results.append(result)
         on_result(result)
-    return results
+
+    return results + _load_each(connection, found, LandedFile.request, key, lookups, note)
 
 
 def load_path(
@@ -201,35 +202,38 @@ def load_path(
     found = _below(path) if system.isdir(plain) else [LandedFile(files.state(path), ())]
     if not found:
         raise UnreachableFileError(f"{path}: holds no files, or hidden and unfinished ones alone")
-    results = []
-    for file in found:
 
-        def request(file: LandedFile = file) -> LoadRequest:
-            if file.fault is not None:
-                raise NoRegularFileError(f"{file.state.uri}: {file.fault}")
-            return LoadRequest(file.state.uri, tenant_id, dataset, source, file.root or None)
+    def request(file: LandedFile) -> LoadRequest:
+        if file.fault is not None:
+            raise NoRegularFileError(f"{file.state.uri}: {file.fault}")
+        return LoadRequest(file.state.uri, tenant_id, dataset, source, file.root or None)
 
-        result = _try(connection, file, request, key, lookups)
-        results.append(result)
-        on_result(result)
-    return results
+    return _load_each(connection, found, request, key, lookups, lambda _file, result: on_result(result))
 
 
-def _try(
+def _load_each(
     connection: psycopg.Connection,
-    file: LandedFile,
-    request: Callable[[], LoadRequest],
+    found: Sequence[LandedFile],
+    request: Callable[[LandedFile], LoadRequest],
     key: HashKey,
     lookups: Lookups | None,
-) -> FileResult:
-    """Load a file; its refusal is an answer, and only what would meet every other file too is raised."""
-    try:
-        report = load_file(connection, request(), key=key, lookups=lookups)
-    except LoadError as error:
-        if error.stops:
-            raise
-        return FileResult(file.state.uri, error=error, dataset=file.dataset)
-    return FileResult(file.state.uri, report, dataset=file.dataset)
+    on_result: Callable[[LandedFile, FileResult], None],
+) -> list[FileResult]:
+    """Load files; a refusal is an answer, and only what would meet every other file too is raised."""
+    results = []
+    for file in found:
+        uri, dataset = file.state.uri, file.dataset
+        try:
+            report = load_file(connection, request(file), key=key, lookups=lookups)
+        except LoadError as error:
+            if error.stops:
+                raise
+            result = FileResult(uri, error=error, dataset=dataset)
+        else:
+            result = FileResult(uri, report, dataset=dataset)
+        on_result(file, result)
+        results.append(result)
+    return results
 
 
 def register_tenants(connection: psycopg.Connection, root: str) -> FileResult | None:

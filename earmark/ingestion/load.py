@@ -62,18 +62,24 @@ class LoadRequest:
     below: str | None = None  # the folder that it was found in: no link is followed from there on
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetReport:
-    """What a load did to one dataset: read = loaded + duplicate + rejected. Times are those of loaded rows."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of rows: read = loaded + duplicate + rejected. Times are those of loaded rows that have one."""
+
+    read: int = 0
+    loaded: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    first_event_at: datetime | None = None
+    last_event_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetReport(Counts):
+    """What a load did to one dataset."""
 
     dataset: str
     load_id: int
-    read: int
-    loaded: int
-    duplicate: int
-    rejected: int
-    first_event_at: datetime | None = None
-    last_event_at: datetime | None = None
     changed_days: int = 0
 
 
@@ -413,7 +419,7 @@ class _Load:
         plain = _Chunk(dataset, prepared.rejects, prepared.read, frame)
         if frame.is_empty():
             return plain
-        made = rows.is_event(dataset) and bool(frame[rows.MADE].any())
+        made = dataset.is_of_events and bool(frame[rows.MADE].any())
         if not straight:
             return replace(plain, csv=_csv(frame), keys=_key_hashes(tally.dataset, frame), made_ids=made)
         times = frame["occurred_at"]
@@ -521,16 +527,14 @@ class _Load:
                 self._file.digest,
                 self._file.state.bytes,
                 self._started,
-                self._lookups.networks.version if rows.has_network(DATASETS[dataset]) else None,
+                self._lookups.networks.version if DATASETS[dataset].has_network else None,
             ),
         ).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)
         return int(row[0])
 
     def _create_stage(self, dataset: Dataset) -> None:
-        made = (
-            sql.SQL(", false as {}").format(sql.Identifier(rows.MADE)) if rows.is_event(dataset) else sql.SQL("")
-        )
+        made = sql.SQL(", false as {}").format(sql.Identifier(rows.MADE)) if dataset.is_of_events else sql.SQL("")
         self._connection.execute(
             sql.SQL(
                 "create temporary table {stage} on commit drop as"
@@ -625,7 +629,7 @@ class _Load:
 
     def _times(self, dataset: Dataset) -> _Times:
         """Return the UTC days of the staged rows, and the first and last time among them."""
-        column = _day_column(dataset)
+        column = dataset.day_column
         if column is None:
             return _Times()
         name = sql.Identifier(column)
@@ -730,10 +734,6 @@ def _key_hashes(dataset: Dataset, frame: pl.DataFrame) -> pl.Series:
 
 def _same_key(dataset: Dataset) -> sql.Composed:
     return sql.SQL(" and ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in dataset.key)
-
-
-def _day_column(dataset: Dataset) -> str | None:
-    return "spend_date" if dataset.name == "spend" else dataset.time
 
 
 def _within(column: str) -> sql.Composed:

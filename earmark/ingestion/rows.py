@@ -26,7 +26,6 @@ MADE: Final = "_made"  # the event id was made from the row's content
 _INTERNAL: Final = frozenset({LINE, PROBLEM, UNIQUE_ID, IDENTITY, LISTENER, ORIGINAL, "_bad_ip", "source"})
 _UUID: Final = r"^[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"
 _CANONICAL_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-_URL_OF: Final = {"listener_events": "url", "episodes": "enclosure_url"}
 _KEPT_OF_ORIGINAL: Final = 8192
 
 
@@ -42,22 +41,7 @@ class Prepared:
 def staged_columns(dataset: Dataset) -> tuple[str, ...]:
     """Return the columns of the dataset's table that a file fills, in their order."""
     names = [item.name for item in dataset.fields if not item.client]
-    return (*names, "source") if has_source(dataset) else tuple(names)
-
-
-def has_source(dataset: Dataset) -> bool:
-    """Say whether the table keeps the source of each row."""
-    return dataset.time is not None and dataset.name != "spend"
-
-
-def has_network(dataset: Dataset) -> bool:
-    """Say whether the table keeps the kind of network that an address belongs to."""
-    return any(item.name == "network" for item in dataset.fields)
-
-
-def is_event(dataset: Dataset) -> bool:
-    """Say whether rows are identified by an event id."""
-    return "event_id" in dataset.key
+    return (*names, "source") if dataset.has_source else tuple(names)
 
 
 def prepare(
@@ -82,7 +66,7 @@ def prepare(
     frame = _with_properties(dataset, frame, hasher)
     if has_client:
         frame = lookups.proxies.resolve(_clean_ip(frame))
-        frame = add_keys(frame, hasher, lookups.networks.kinds if has_network(dataset) else None)
+        frame = add_keys(frame, hasher, lookups.networks.kinds if dataset.has_network else None)
         if ip_optional:
             frame = frame.drop("_bad_ip")
         frame = hide_address(frame, ("url", "referrer", "user_agent", "event_id", "cookie_id"))
@@ -97,19 +81,18 @@ def prepare(
         )
         for reject in rejects
     ]
-    if is_event(dataset):
+    if dataset.is_of_events:
         rows = _with_event_id(rows, hasher)
-    url = _URL_OF.get(dataset.name)
-    if url is not None:
+    if dataset.url is not None:
         method = rows["method"] if "method" in rows.columns else None
-        keys = enclosure_keys(rows[url])
+        keys = enclosure_keys(rows[dataset.url])
         if method is not None and ip_optional:
             # A log line without a method names no file.
-            keys = keys.set(method.is_null() & ~rows[url].str.contains("^https?://"), None)
+            keys = keys.set(method.is_null() & ~rows[dataset.url].str.contains("^https?://"), None)
         rows = rows.with_columns(keys.alias("enclosure_key"))
-    if has_source(dataset):
+    if dataset.has_source:
         rows = _with_source(rows, source)
-    wanted = [LINE, *((MADE,) if is_event(dataset) else ()), *staged_columns(dataset)]
+    wanted = [LINE, *((MADE,) if dataset.is_of_events else ()), *staged_columns(dataset)]
     return Prepared(rows.select(wanted), rejects, read)
 
 
@@ -160,7 +143,7 @@ def _with_properties(dataset: Dataset, frame: pl.DataFrame, hasher: Hasher) -> p
     extras = [name for name in frame.columns if name not in fields and name not in _INTERNAL]
     kept = [name for name in extras if not is_private(name)]
     pieces = [_member(frame[name], name) for name in kept]
-    if "event_id" in frame.columns and is_event(dataset):
+    if "event_id" in frame.columns and dataset.is_of_events:
         own = frame["event_id"].cast(pl.String)
         odd = own.set(own.str.contains(_UUID) | (own == ""), None)
         if odd.null_count() < len(odd):

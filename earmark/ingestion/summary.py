@@ -1,26 +1,36 @@
 """What a series of loads did, added up by dataset: for people, for JSON and for Dagster's metadata."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from earmark.ingestion.landing import FileResult
+from earmark.ingestion.load import Counts, DatasetReport
 
 
-@dataclass(slots=True)
-class DatasetSummary:
-    """The loads of one dataset: read = loaded + duplicate + rejected. ``refused``: why files were not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSummary(Counts):
+    """The loads of one dataset. ``refused``: why files were not loaded."""
 
     files: int = 0
-    read: int = 0
-    loaded: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-    first_event_at: datetime | None = None
-    last_event_at: datetime | None = None
-    load_ids: list[int] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    load_ids: tuple[int, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def __add__(self, report: DatasetReport) -> "DatasetSummary":
+        """Add a load."""
+        times = [self.first_event_at, self.last_event_at, report.first_event_at, report.last_event_at]
+        known = [at for at in times if at is not None]
+        return replace(
+            self,
+            files=self.files + 1,
+            load_ids=(*self.load_ids, report.load_id),
+            read=self.read + report.read,
+            loaded=self.loaded + report.loaded,
+            duplicate=self.duplicate + report.duplicate,
+            rejected=self.rejected + report.rejected,
+            first_event_at=min(known, default=None),
+            last_event_at=max(known, default=None),
+        )
 
 
 @dataclass(slots=True)
@@ -42,22 +52,12 @@ class LoadSummary:
                 message = result.refused or result.uri
                 summary.refused.append(message)
                 if result.dataset is not None:
-                    summary.datasets.setdefault(result.dataset, DatasetSummary()).refused.append(message)
+                    before = summary.datasets.get(result.dataset, DatasetSummary())
+                    summary.datasets[result.dataset] = replace(before, refused=(*before.refused, message))
                 continue
             summary.loaded_before += result.report.already_loaded_as is not None
             for report in result.report.datasets:
-                total = summary.datasets.setdefault(report.dataset, DatasetSummary())
-                total.files += 1
-                total.read += report.read
-                total.loaded += report.loaded
-                total.duplicate += report.duplicate
-                total.rejected += report.rejected
-                total.load_ids.append(report.load_id)
-                if report.first_event_at and report.last_event_at:
-                    total.first_event_at = min(
-                        total.first_event_at or report.first_event_at, report.first_event_at
-                    )
-                    total.last_event_at = max(total.last_event_at or report.last_event_at, report.last_event_at)
+                summary.datasets[report.dataset] = summary.datasets.get(report.dataset, DatasetSummary()) + report
         return summary
 
     def as_dict(self) -> dict[str, Any]:

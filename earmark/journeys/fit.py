@@ -34,10 +34,9 @@ _CREDIT_COLUMNS: Final = (
     *("channel", "conversions", "low", "high", "removal_effect", "share_of_conversions", "share_of_revenue"),
 )
 
-# TimescaleDB was seen to crash on CREATE TABLE AS from the columnstore with the first on; and the planner takes
-# joins of what it has no statistics of for tiny, where a nested loop goes through all pairs.
+# The planner takes joins of what it has no statistics of for tiny, where a nested loop goes through all pairs.
 _SETTINGS: Final = (
-    "set local timescaledb.enable_bulk_decompression = off",
+    "select timeseries.read_columnstore_safely()",
     "set local enable_nestloop = off",
 )
 # Journeys stand still while they are fitted, and the view is computed once.

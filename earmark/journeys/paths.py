@@ -1,6 +1,9 @@
 """Paths in memory: touches in order, how often each path converted and how often not, and how to shorten paths.
 
 How files become paths is not here (``reading``), nor how conversions are credited (``models``, ``markov``).
+The marts shorten and credit paths in SQL (``dbt_project/macros/domain/attribution.sql``): what analytics engineers
+edit, and late rows refresh a part of. ``earmark attribute`` does it in memory, without a database. A test holds the
+two against each other.
 """
 
 from collections.abc import Sequence

@@ -224,6 +224,16 @@ begin
 end;
 $$;
 
+-- Called in the transaction of whoever makes a table of what may lie in the columnstore: TimescaleDB 2.28.3 was seen to crash
+-- on CREATE TABLE AS with columns out of table order from one of its chunks, and with this it did not. Without TimescaleDB
+-- it means nothing.
+create or replace function timeseries.read_columnstore_safely()
+returns void
+language sql volatile
+as $$
+    select set_config('timescaledb.enable_bulk_decompression', 'off', true);
+$$;
+
 -- What has to be done now and then, on every engine: chunks ahead of time, and retention.
 -- Retention is not applied with every migration and load, only here: drop_old says so. Answers how many chunks went.
 create or replace function timeseries.maintain(drop_old boolean default true, days_ahead integer default 7)

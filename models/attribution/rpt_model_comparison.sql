@@ -4,7 +4,7 @@
     materialized='table',
     tags=['fit'],
     pre_hook=[
-        'set local timescaledb.enable_bulk_decompression = off',
+        'select timeseries.read_columnstore_safely()',
         'set local enable_nestloop = off',
     ],
     indexes=[{'columns': ['tenant_id', 'month']}],

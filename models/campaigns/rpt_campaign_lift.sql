@@ -1,11 +1,11 @@
 -- Figures that cannot be refreshed by window: one late exposure moves a household from one group to the other.
--- The hooks: TimescaleDB was seen to crash on CREATE TABLE AS from the columnstore (hypertable.sql); and the planner
--- takes joins of what it has no statistics of for tiny, where a nested loop goes through all pairs of households.
+-- The second hook: the planner takes joins of what it has no statistics of for tiny, where a nested loop goes through all
+-- pairs of households.
 {{ config(
     materialized='table',
     tags=['fit'],
     pre_hook=[
-        'set local timescaledb.enable_bulk_decompression = off',
+        'select timeseries.read_columnstore_safely()',
         'set local enable_nestloop = off',
     ],
 ) }}

@@ -15,7 +15,6 @@ from earmark.addresses.public_networks import fetch_lists
 from earmark.addresses.site import lookups, networks_folder
 from earmark.ingestion.datasets import DATASETS, Dataset
 from earmark.ingestion.landing import load_landing
-from earmark.ingestion.rows import has_network
 from earmark.ingestion.summary import DatasetSummary, LoadSummary
 from earmark.settings import load_settings
 from earmark.warehouse import dbt
@@ -88,7 +87,7 @@ def _raw_spec(dataset: Dataset) -> dg.AssetSpec:
     )
     return dg.AssetSpec(
         raw_key(dataset.name),
-        deps=[LANDING_FILES, *([PUBLIC_NETWORKS] if has_network(dataset) else [])],
+        deps=[LANDING_FILES, *([PUBLIC_NETWORKS] if dataset.has_network else [])],
         group_name="raw",
         kinds={"postgres", "polars"},
         owners=[OWNER],

@@ -1,6 +1,9 @@
 {#-
     Settings of attribution (the vars attribution_* and signal_precedence), checked where they are read, and the steps
     that the models have in common. `earmark` checks the same before it runs dbt and says more.
+
+    How paths are shortened and credited stands a second time in earmark/journeys, in memory, for `earmark attribute`, which
+    needs no database. tests/integration/test_paths_agree.py holds the two against each other.
 -#}
 
 {#- The column of a touch that each dimension of credit stands in. -#}

@@ -59,13 +59,10 @@
 
 {#-
     The rows to be, in a temporary table: evaluated once, in parallel where PostgreSQL sees fit.
-
-    TimescaleDB 2.28.3 was seen to crash on CREATE TABLE AS with columns out of table order from a chunk of the
-    columnstore; with the setting below it did not. Without TimescaleDB the setting means nothing.
 -#}
 {% macro stage_rows(staged, sql, predicate) %}
     {%- call statement('stage') -%}
-        set local timescaledb.enable_bulk_decompression = off;
+        select timeseries.read_columnstore_safely();
         create temporary table {{ adapter.quote(staged) }} on commit drop as
         select * from (
             {{ sql }}
