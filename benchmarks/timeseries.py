@@ -329,7 +329,7 @@ def build(bench: Bench) -> None:
         if not bench.days:
             list(bench.refresh.run())
             return
-        models = {node["name"] for node in bench.refresh.manifest["nodes"].values() if changes.is_windowed(node)}
+        models = {node["name"] for node in bench.refresh.manifest["nodes"].values() if changes.is_sliced(node)}
         arguments = ["run", *dbt.common_arguments(), "--threads", "2", "--select", *sorted(models)]
         environment = bench.database.environment()
         list(dbt.Invocation(arguments, dbt.parse(environment), environment).events())
@@ -481,7 +481,7 @@ def copy_project(folder: Path) -> None:
         if path.stem in REBUILT:
             text = re.sub(r"materialized='\w+'", "materialized='table', schema='bench_table'", text, count=1)
             text = re.sub(r"^ +(time_column|bucket|chunk_interval)=.*\n", "", text, flags=re.MULTILINE)
-        path.write_text(re.sub(r"(\{% macro in_window\(.*%\})", r"\1{{ return('true') }}", text))
+        path.write_text(re.sub(r"(\{% macro in_slices\(.*%\})", r"\1{{ return('true') }}", text))
 
 
 def marts_against_raw(benches: Sequence[Bench]) -> None:

@@ -22,7 +22,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from earmark.settings import load_settings
 from earmark.warehouse import dbt
-from earmark.warehouse.refresh import windowed_models
+from earmark.warehouse.refresh import sliced_models
 from earmark.warehouse.server import resolve
 from orchestration.defs.runs import FORKS, WarmRunLauncher
 
@@ -48,7 +48,7 @@ def warm_up() -> None:
         definitions.get_repository_def()
         environment = resolve(load_settings()).environment()
         manifest = dbt.parse(environment)
-        arguments = ["compile", *dbt.common_arguments(), "--quiet", "--select", windowed_models(MANIFEST)[0]]
+        arguments = ["compile", *dbt.common_arguments(), "--quiet", "--select", sliced_models(MANIFEST)[0]]
         for _ in dbt.Invocation(arguments, manifest, environment).events():
             pass
 

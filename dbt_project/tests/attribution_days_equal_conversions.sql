@@ -1,6 +1,6 @@
 -- Under every model a tenant's day has the conversions of the facts and their value, by advertiser and currency, to the
 -- last digit, the unattributed ones included. A campaign has those that its own report shows. Paths may change
--- for as long after a window as a touch reaches.
+-- for as long after a day as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'rpt_attribution_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with both_sides as (
@@ -15,7 +15,7 @@ with both_sides as (
         conversions.value as revenue
     from {{ ref('fct_conversions') }} as conversions
     cross join {{ ref('attribution_models') }} as models
-    where {{ in_window('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
+    where {{ in_slices('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
 
     union all
 
@@ -29,7 +29,7 @@ with both_sides as (
         -conversions as conversions,
         -revenue as revenue
     from {{ ref('rpt_attribution_daily') }}
-    where {{ in_window('day', after_days=reach, column_type='date') }}
+    where {{ in_slices('day', after_days=reach, column_type='date') }}
 
     union all
 
@@ -43,7 +43,7 @@ with both_sides as (
         conversions,
         0 as revenue
     from {{ ref('rpt_campaign_daily') }}
-    where {{ in_window('day', after_days=reach, column_type='date') }}
+    where {{ in_slices('day', after_days=reach, column_type='date') }}
 
     union all
 
@@ -58,7 +58,7 @@ with both_sides as (
         0 as revenue
     from {{ ref('rpt_attribution_daily') }}
     where
-        {{ in_window('day', after_days=reach, column_type='date') }}
+        {{ in_slices('day', after_days=reach, column_type='date') }}
         and model = '{{ var('attribution_model') }}'
         and campaign_id is not null
 )

@@ -1,5 +1,5 @@
 -- Whatever the window and model, a tenant's day has the conversions of the facts and their value, by advertiser and
--- currency, to the last digit, the unattributed ones included. Paths may change for as long after a window as a
+-- currency, to the last digit, the unattributed ones included. Paths may change for as long after a day as a
 -- touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'rpt_attribution_windows_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
@@ -20,7 +20,7 @@ both_sides as (
     from {{ ref('fct_conversions') }} as conversions
     cross join {{ ref('attribution_models') }} as models
     cross join windows
-    where {{ in_window('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
+    where {{ in_slices('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
 
     union all
 
@@ -34,7 +34,7 @@ both_sides as (
         -conversions as conversions,
         -revenue as revenue
     from {{ ref('rpt_attribution_windows_daily') }}
-    where {{ in_window('day', after_days=reach, column_type='date') }}
+    where {{ in_slices('day', after_days=reach, column_type='date') }}
 )
 
 select

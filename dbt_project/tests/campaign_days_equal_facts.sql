@@ -9,7 +9,7 @@ with reported as (
         impressions,
         conversions
     from {{ ref('rpt_campaign_daily') }}
-    where {{ in_window('day', after_days=reach, column_type='date') }} and (impressions > 0 or conversions > 0)
+    where {{ in_slices('day', after_days=reach, column_type='date') }} and (impressions > 0 or conversions > 0)
 ),
 
 delivered as (
@@ -19,7 +19,7 @@ delivered as (
         (occurred_at at time zone 'UTC')::date as day,
         count(*) as impressions
     from {{ ref('fct_ad_impressions') }}
-    where {{ in_window('occurred_at', after_days=reach) }} and in_flight
+    where {{ in_slices('occurred_at', after_days=reach) }} and in_flight
     group by tenant_id, campaign_id, (occurred_at at time zone 'UTC')::date
 ),
 
@@ -31,7 +31,7 @@ credited as (
         sum(credit) as conversions
     from {{ ref('fct_attribution_credits') }}
     where
-        {{ in_window('occurred_at', after_days=reach) }}
+        {{ in_slices('occurred_at', after_days=reach) }}
         and campaign_id is not null
         and model = '{{ var('attribution_model') }}'
     group by tenant_id, campaign_id, (occurred_at at time zone 'UTC')::date

@@ -1,5 +1,5 @@
 -- Weeks and months have the downloads of their days, over the shows and for the whole tenant, and no fewer listeners
--- than any day and no more than all together. Looked at are those that start in the run's window or
+-- than any day and no more than all together. Looked at are those that start in the run's slices or
 -- up to 30 days before: each that holds a day of it.
 {{ config(meta={'dagster': {'ref': {'name': 'cagg_tenant_consumers_monthly'}}}) }}
 {% set rollups = {'day': 'daily', 'week': 'weekly', 'month': 'monthly'} %}
@@ -9,7 +9,7 @@ with days as (
         bucket,
         sum(downloads) as downloads
     from {{ ref('cagg_downloads_daily') }}
-    where {{ in_window('bucket', before_days=30, after_days=30) }}
+    where {{ in_slices('bucket', before_days=30, after_days=30) }}
     group by tenant_id, bucket
 ),
 
@@ -20,7 +20,7 @@ tenant_days as (
         downloads,
         listeners
     from {{ ref('cagg_tenant_consumers_daily') }}
-    where {{ in_window('bucket', before_days=30, after_days=30) }}
+    where {{ in_slices('bucket', before_days=30, after_days=30) }}
 ),
 
 expected as (
@@ -37,7 +37,7 @@ expected as (
         on days.tenant_id = tenant_days.tenant_id and days.bucket = tenant_days.bucket
     cross join (values ('day'), ('week'), ('month')) as periods (period)
     where
-        {{ in_window("date_trunc(periods.period, days.bucket, 'UTC')", 30, tenant_column='days.tenant_id') }}
+        {{ in_slices("date_trunc(periods.period, days.bucket, 'UTC')", 30, tenant_column='days.tenant_id') }}
     group by days.tenant_id, periods.period, date_trunc(periods.period, days.bucket, 'UTC')
 ),
 
@@ -49,7 +49,7 @@ by_show as (
             bucket,
             sum(downloads) as downloads
         from {{ ref('cagg_consumers_' ~ name) }}
-        where {{ in_window('bucket', before_days=30) }}
+        where {{ in_slices('bucket', before_days=30) }}
         group by tenant_id, bucket
         {% if not loop.last %}union all{% endif %}
     {% endfor %}
@@ -64,7 +64,7 @@ by_tenant as (
             downloads,
             listeners
         from {{ ref('cagg_tenant_consumers_' ~ name) }}
-        where {{ in_window('bucket', before_days=30) }}
+        where {{ in_slices('bucket', before_days=30) }}
         {% if not loop.last %}union all{% endif %}
     {% endfor %}
 )

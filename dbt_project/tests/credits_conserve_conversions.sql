@@ -1,6 +1,6 @@
 -- Under every model each conversion is credited as a whole, to the last digit, zero-value ones included: its credits
 -- add up to 1 and their revenue to its value. No credit is without a conversion, and none is negative. So it is for
--- every sum of conversions: a tenant's, a day's. Paths may change for as long after a window as a touch reaches.
+-- every sum of conversions: a tenant's, a day's. Paths may change for as long after a day as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'fct_attribution_credits'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with conversions as (
@@ -13,7 +13,7 @@ with conversions as (
         models.model
     from {{ ref('fct_conversions') }} as conversions
     cross join {{ ref('attribution_models') }} as models
-    where {{ in_window('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
+    where {{ in_slices('conversions.occurred_at', after_days=reach) }} and models.method <> 'markov'
 ),
 
 credits as (
@@ -27,7 +27,7 @@ credits as (
         sum(credit) as credit,
         sum(revenue) as revenue
     from {{ ref('fct_attribution_credits') }}
-    where {{ in_window('occurred_at', after_days=reach) }}
+    where {{ in_slices('occurred_at', after_days=reach) }}
     group by tenant_id, conversion_id, occurred_at, model
 )
 

@@ -8,7 +8,7 @@ with requests as (
         (occurred_at at time zone 'UTC')::date as day,
         count(*) as rows_in
     from {{ ref('stg_raw__listener_events') }}
-    where {{ in_window('occurred_at') }} and event_type in ('request', 'download')
+    where {{ in_slices('occurred_at') }} and event_type in ('request', 'download')
     group by tenant_id, source, (occurred_at at time zone 'UTC')::date
 ),
 
@@ -19,7 +19,7 @@ outcomes as (
         (occurred_at at time zone 'UTC')::date as day,
         count(*) as rows_out
     from {{ ref('int_requests__outcomes') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
     group by tenant_id, source, (occurred_at at time zone 'UTC')::date
 ),
 

@@ -9,7 +9,7 @@ with both_sides as (
         coalesce(value, 0) as value,
         0 as conversions
     from {{ ref('int_responses__claimed') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 
     union all
 
@@ -20,7 +20,7 @@ with both_sides as (
         0 as value,
         1 as conversions
     from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 
     union all
 
@@ -31,7 +31,7 @@ with both_sides as (
         -value as value,
         case when outcome = 'conversion' then -events else 0 end as conversions
     from {{ ref('rpt_response_outcomes_daily') }}
-    where {{ in_window('day', column_type='date') }}
+    where {{ in_slices('day', column_type='date') }}
 )
 
 select

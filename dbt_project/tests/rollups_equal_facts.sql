@@ -6,7 +6,7 @@ with facts as (
         date_trunc('day', occurred_at, 'UTC') as day,
         count(*) as downloads
     from {{ ref('fct_downloads') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
     group by tenant_id, date_trunc('day', occurred_at, 'UTC')
 ),
 
@@ -16,7 +16,7 @@ hourly as (
         date_trunc('day', bucket, 'UTC') as day,
         sum(downloads) as downloads
     from {{ ref('cagg_downloads_hourly') }}
-    where {{ in_window('bucket') }}
+    where {{ in_slices('bucket') }}
     group by tenant_id, date_trunc('day', bucket, 'UTC')
 ),
 
@@ -26,7 +26,7 @@ daily as (
         bucket as day,
         sum(downloads) as downloads
     from {{ ref('cagg_downloads_daily') }}
-    where {{ in_window('bucket') }}
+    where {{ in_slices('bucket') }}
     group by tenant_id, bucket
 ),
 
@@ -36,7 +36,7 @@ waterfall as (
         bucket as day,
         sum(requests) as downloads
     from {{ ref('cagg_request_outcomes_daily') }}
-    where {{ in_window('bucket') }} and outcome = 'counted'
+    where {{ in_slices('bucket') }} and outcome = 'counted'
     group by tenant_id, bucket
 )
 

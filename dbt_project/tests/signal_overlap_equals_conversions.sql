@@ -1,5 +1,5 @@
 -- Each conversion stands in one combination of signals: a tenant's day has the conversions of the facts and their
--- value. Paths may change for as long after a window as a touch reaches.
+-- value. Paths may change for as long after a day as a touch reaches.
 {{ config(meta={'dagster': {'ref': {'name': 'rpt_signal_overlap_daily'}}}) }}
 {% set reach = var('attribution_max_lookback_days') %}
 with both_sides as (
@@ -11,7 +11,7 @@ with both_sides as (
         1 as conversions,
         value as revenue
     from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at', after_days=reach) }}
+    where {{ in_slices('occurred_at', after_days=reach) }}
 
     union all
 
@@ -23,7 +23,7 @@ with both_sides as (
         -conversions as conversions,
         -revenue as revenue
     from {{ ref('rpt_signal_overlap_daily') }}
-    where {{ in_window('day', after_days=reach, column_type='date') }}
+    where {{ in_slices('day', after_days=reach, column_type='date') }}
 )
 
 select

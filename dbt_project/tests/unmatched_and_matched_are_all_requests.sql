@@ -6,7 +6,7 @@ with requests as (
         bucket as day,
         sum(requests) as requests
     from {{ ref('cagg_request_outcomes_daily') }}
-    where {{ in_window('bucket') }}
+    where {{ in_slices('bucket') }}
     group by tenant_id, bucket
 ),
 
@@ -16,7 +16,7 @@ matched as (
         date_trunc('day', occurred_at, 'UTC') as day,
         count(*) as requests
     from {{ ref('int_requests__outcomes') }}
-    where {{ in_window('occurred_at') }} and episode_id is not null
+    where {{ in_slices('occurred_at') }} and episode_id is not null
     group by tenant_id, date_trunc('day', occurred_at, 'UTC')
 ),
 
@@ -26,7 +26,7 @@ unmatched as (
         bucket as day,
         sum(requests) as requests
     from {{ ref('cagg_unmatched_urls_daily') }}
-    where {{ in_window('bucket') }}
+    where {{ in_slices('bucket') }}
     group by tenant_id, bucket
 )
 

@@ -16,7 +16,7 @@ from earmark.cli.listeners import tell
 from earmark.settings import Settings, load_settings
 from earmark.warehouse import dbt
 from earmark.warehouse.database import Database
-from earmark.warehouse.windows import Window
+from earmark.warehouse.days import Days
 
 if TYPE_CHECKING:
     from earmark.ingestion.summary import LoadSummary
@@ -113,14 +113,14 @@ def build(
     """
     if (start is None) != (end is None):
         raise typer.BadParameter("--event-time-start and --event-time-end go together")
-    windows = [Window.parse(start, end)] if start is not None and end is not None else []
+    given = [Days.parse(start, end)] if start is not None and end is not None else []
     settings = load_settings()
     database = open_database(settings)
-    plan = refresh_models(settings, database, windows, full=full, models=select or [], quiet=json_).plan
+    plan = refresh_models(settings, database, given, full=full, models=select or [], quiet=json_).plan
     if json_:
         print_json(
             {
-                "windows": [window.as_vars() for window in plan.windows],
+                "days": [span.as_vars() for span in plan.given],
                 "slices": [asdict(item) for item in plan.news],
                 "models": plan.models,
             }
@@ -188,7 +188,7 @@ def _file_name(uri: str) -> str:
 def refresh_models(
     settings: Settings,
     database: Database,
-    windows: Sequence[Window] = (),
+    given: Sequence[Days] = (),
     *,
     full: bool = False,
     models: Sequence[str] = (),
@@ -203,7 +203,7 @@ def refresh_models(
     try:
         with progress(disable=quiet) as bar:
             task = bar.add_task("building", total=None)
-            for event in refresh.run(windows, full=full, models=models):
+            for event in refresh.run(given, full=full, models=models):
                 if dbt.is_result(event):
                     done.append(event)
                     data = event["data"]

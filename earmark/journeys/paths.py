@@ -2,8 +2,8 @@
 
 How files become paths is not here (``reading``), nor how conversions are credited (``models``, ``markov``).
 The marts shorten and credit paths in SQL (``dbt_project/macros/domain/attribution.sql``): what analytics engineers
-edit, and late rows refresh a part of. ``earmark attribute`` does it in memory, without a database. A test holds the
-two against each other.
+edit, and late rows refresh a part of. ``earmark attribute`` does it in memory, without a database. A test holds
+the two against each other.
 """
 
 from collections.abc import Sequence

@@ -18,11 +18,11 @@ import psycopg
 from jinja2 import Environment
 from psycopg.rows import class_row
 
-from earmark.warehouse.windows import Window
+from earmark.warehouse.days import Days
 
 FIT_TAG: Final = "fit"  # of models that no refresh builds but the stage of this name (``fit``)
 # A refresh touches these slice by slice; the rest are views and seeds, built when their text changes.
-WINDOWED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
+SLICED: Final = frozenset({"hypertable", "continuous_aggregate", "incremental"})
 _BUILT_TYPES: Final = ("model", "seed")
 _UNDER_WAY: Final = ""  # the version of a model while it is built whole: no version is empty
 _JINJA: Final = Environment(autoescape=True)  # to read templates by, not to render any
@@ -69,7 +69,7 @@ def models_to_refresh(connection: psycopg.Connection) -> set[str]:
 
 
 def build_of(connection: psycopg.Connection, model: str, invocation_id: str) -> Build | None:
-    """Return what a model did in a dbt invocation; None where it is no windowed model or was not built."""
+    """Return what a model did in a dbt invocation; None where it is no sliced model or was not built."""
     row = connection.execute(
         "select slices, changed from ingest.builds"
         " where model = %s and invocation_id = %s and ended_at is not null",
@@ -95,7 +95,7 @@ def _days(first: str | None, after: str | None) -> str:
         return "any day"
     if first is None or after is None:
         return f"from {first} on" if first else f"before {after}"
-    return str(Window.of_days(date.fromisoformat(first), date.fromisoformat(after) - timedelta(days=1)))
+    return str(Days.of_days(date.fromisoformat(first), date.fromisoformat(after) - timedelta(days=1)))
 
 
 def _list(texts: Sequence[str]) -> str:
@@ -103,9 +103,9 @@ def _list(texts: Sequence[str]) -> str:
     return ", ".join(texts[:_MOST_SHOWN]) + more
 
 
-def is_windowed(node: Mapping[str, Any]) -> bool:
+def is_sliced(node: Mapping[str, Any]) -> bool:
     """Whether a node of dbt's manifest is a model that takes part in the change log."""
-    return node["resource_type"] == "model" and node["config"]["materialized"] in WINDOWED
+    return node["resource_type"] == "model" and node["config"]["materialized"] in SLICED
 
 
 def producers(manifest: Mapping[str, Any], models: Iterable[str]) -> list[str]:
@@ -123,7 +123,7 @@ def producers(manifest: Mapping[str, Any], models: Iterable[str]) -> list[str]:
         seen.add(key)
         if node["resource_type"] == "source":
             found.add(f"{node['schema']}.{node['identifier']}")
-        elif is_windowed(node):
+        elif is_sliced(node):
             found.add(node["name"])
         else:
             waiting.extend(_parents(node))
@@ -141,7 +141,7 @@ def readers(manifest: Mapping[str, Any], models: Iterable[str]) -> set[str]:
             seen.add(key)
             waiting.extend(manifest["child_map"].get(key, []))
     found = (manifest["nodes"][key] for key in seen)
-    return {node["name"] for node in found if is_windowed(node) and FIT_TAG not in node["tags"]}
+    return {node["name"] for node in found if is_sliced(node) and FIT_TAG not in node["tags"]}
 
 
 def _parents(node: Mapping[str, Any]) -> list[str]:
@@ -264,7 +264,7 @@ def stale_models(
         return (
             (node["schema"], node["alias"]) in existing
             and version == versions[node["name"]]
-            and (is_of_here or not is_windowed(node))
+            and (is_of_here or not is_sliced(node))
         )
 
     return sorted(node["name"] for node in nodes if not is_current(node))

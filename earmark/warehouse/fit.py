@@ -1,4 +1,4 @@
-"""The stage ``fit``: what no window can refresh at a fair price, after the refresh and nightly.
+"""The stage ``fit``: what no slice can refresh at a fair price, after the refresh and nightly.
 
 First the data-driven models are fitted (``lib.attribution.fit``), then dbt builds the models tagged ``fit`` whole,
 with their tests, in one invocation. The stage is a reader of the change log, under the name ``fit``: where what

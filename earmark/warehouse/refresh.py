@@ -2,7 +2,7 @@
 
 What is decided here: whether there is anything to do, which models take part, which are rebuilt whole, and dbt's
 arguments for it. Models tagged ``fit`` are none of it: ``fit`` builds them. Which slices a model refreshes it
-finds out itself, unless windows are given. ``changes`` knows what changed, ``dbt`` runs the command.
+finds out itself, unless days are given. ``changes`` knows what changed, ``dbt`` runs the command.
 """
 
 import json
@@ -18,35 +18,35 @@ from earmark.settings import PROJECT_ROOT
 from earmark.warehouse import changes, dbt
 from earmark.warehouse.changes import Build, Slice
 from earmark.warehouse.database import Database, advisory_lock
+from earmark.warehouse.days import Days, merge_days
 from earmark.warehouse.migrations import require_current
-from earmark.warehouse.windows import Window, merge_days
 
 _MOST_SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a refresh will do: rebuild ``stale`` models whole and let ``windowed`` ones refresh.
+    """What a refresh will do: rebuild ``stale`` models whole and let ``sliced`` ones refresh.
 
-    Those refresh the ``windows`` that were asked for, or, without any, what of the ``news`` each has not seen.
+    Those refresh the days that were asked for (``given``), or, without, what of the ``news`` each has not seen.
     ``waiting`` are the models that would be built too, had somebody not chosen others.
     """
 
     stale: tuple[str, ...] = ()
-    windowed: tuple[str, ...] = ()
-    windows: tuple[Window, ...] = ()
+    sliced: tuple[str, ...] = ()
+    given: tuple[Days, ...] = ()
     news: tuple[Slice, ...] = ()
     waiting: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not self.windowed and not self.stale
+        return not self.sliced and not self.stale
 
     @property
     def models(self) -> tuple[str, ...]:
         """The models and seeds that dbt will build."""
-        return tuple(sorted({*self.stale, *self.windowed}))
+        return tuple(sorted({*self.stale, *self.sliced}))
 
     def summary(self) -> str:
         """Say in a line what was done."""
@@ -55,7 +55,7 @@ class Plan:
         if self.is_empty:
             return "nothing to do: the models hold all that was loaded"
         parts = []
-        refreshed = set(self.windowed) - set(self.stale)
+        refreshed = set(self.sliced) - set(self.stale)
         if refreshed:
             parts.append(f"{len(refreshed)} models refreshed for {self.what_changed()}")
         if self.stale:
@@ -63,15 +63,15 @@ class Plan:
         return "; ".join(parts)
 
     def what_changed(self) -> str:
-        """Say in a few words what the windowed models are refreshed for."""
-        if self.windows:
-            return _list([str(window) for window in self.windows])
+        """Say in a few words what the sliced models are refreshed for."""
+        if self.given:
+            return _list([str(span) for span in self.given])
         return slices_in_words(self.news) if self.news else "nothing new"
 
 
 def slices_in_words(slices: Sequence[Slice]) -> str:
     """Return the days and tenants of slices as people read them, the first few."""
-    days = [str(window) for window in merge_days(item.day for item in slices if item.day is not None)]
+    days = [str(span) for span in merge_days(item.day for item in slices if item.day is not None)]
     if any(item.day is None for item in slices):
         days.append("any day")
     tenants = sorted({item.tenant_id for item in slices})
@@ -89,14 +89,14 @@ def make_plan(
     connection: psycopg.Connection,
     manifest: Mapping[str, Any],
     *,
-    windows: Sequence[Window] = (),
+    given: Sequence[Days] = (),
     full: bool = False,
     models: Sequence[str] = (),
 ) -> Plan:
-    """Decide what to refresh: ``windows`` where given, else what has changed; ``full``: everything.
+    """Decide what to refresh: the days ``given``, else what has changed; ``full``: everything.
 
-    With ``models``, only those: for ``windows``, or where something is news to them; whole where they have no
-    slices or their SQL has changed. Models of the stage ``fit`` are none of it.
+    With ``models``, only those: for the days ``given``, or where something is news to them; whole where they have
+    no slices or their SQL has changed. Models of the stage ``fit`` are none of it.
 
     Raises:
         DbtError: one of ``models`` is of the stage ``fit``.
@@ -111,26 +111,26 @@ def make_plan(
         chosen = set(models) or everything
         return Plan(stale=tuple(sorted(chosen)), waiting=tuple(sorted(everything - chosen)))
     stale = set(changes.stale_models(connection, manifest, versions))
-    with_slices = set(windowed_models(manifest))
+    with_slices = set(sliced_models(manifest))
     begun = {*stale, *changes.models_to_refresh(connection)}
-    windowed = with_slices if windows else changes.readers(manifest, begun)
+    sliced = with_slices if given else changes.readers(manifest, begun)
     waiting: set[str] = set()
     if models:
-        waiting = (stale | windowed).difference(models)
-        if not windows:  # what was not chosen is not built, and so is no news to anybody
-            windowed = changes.readers(manifest, begun.intersection(models))
+        waiting = (stale | sliced).difference(models)
+        if not given:  # what was not chosen is not built, and so is no news to anybody
+            sliced = changes.readers(manifest, begun.intersection(models))
         stale = stale.intersection(models) | set(models) - with_slices
-        windowed = windowed.intersection(models) - stale
+        sliced = sliced.intersection(models) - stale
     return Plan(
         stale=tuple(sorted(stale)),
-        windowed=tuple(sorted(windowed)),
-        windows=tuple(windows),
-        news=() if windows else tuple(changes.pending_slices(connection)),
+        sliced=tuple(sorted(sliced)),
+        given=tuple(given),
+        news=() if given else tuple(changes.pending_slices(connection)),
         waiting=tuple(sorted(waiting)),
     )
 
 
-def windowed_models(manifest: Mapping[str, Any]) -> list[str]:
+def sliced_models(manifest: Mapping[str, Any]) -> list[str]:
     """Return the names of the models that a refresh builds slice by slice, in name order."""
     return sorted(changes.readers(manifest, (node["name"] for node in manifest["nodes"].values())))
 
@@ -153,8 +153,8 @@ def build_arguments(plan: Plan, *, threads: int) -> list[str]:
     not chosen, only those tests run that read the plan's models and what these are made of: the others are older.
     """
     variables: dict[str, Any] = {"rebuild": list(plan.stale)}
-    if plan.windows:
-        variables["windows"] = [window.as_vars() for window in plan.windows]
+    if plan.given:
+        variables["days"] = [span.as_vars() for span in plan.given]
     return [
         "build",
         *dbt.common_arguments(),
@@ -208,7 +208,7 @@ class Refresh:
         self.manifest: dict[str, Any] = json.loads(dbt.ensure_manifest().read_bytes())
 
     def run(
-        self, windows: Sequence[Window] = (), *, full: bool = False, models: Sequence[str] = ()
+        self, given: Sequence[Days] = (), *, full: bool = False, models: Sequence[str] = ()
     ) -> Iterator[dbt.Event]:
         """Refresh, as ``make_plan`` decides, and yield dbt's events. With nothing to do, nothing is run.
 
@@ -225,7 +225,7 @@ class Refresh:
         ):
             require_current(connection)
             self.left_behind = changes.forget_removed(connection, self.manifest)
-            self.plan = plan = make_plan(connection, self.manifest, windows=windows, full=full, models=models)
+            self.plan = plan = make_plan(connection, self.manifest, given=given, full=full, models=models)
             versions = changes.model_versions(self.manifest, project_variables())
             if plan.is_empty:
                 return

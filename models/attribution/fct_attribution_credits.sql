@@ -28,12 +28,12 @@
 
 with conversions as (
     select * from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at') }} and {{ in_units() }}
+    where {{ in_slices('occurred_at') }} and {{ in_units() }}
 ),
 
 paths as (
     select * from {{ ref('fct_attribution_paths') }}
-    where {{ in_window('occurred_at') }} and {{ in_units() }}
+    where {{ in_slices('occurred_at') }} and {{ in_units() }}
 ),
 
 models as (

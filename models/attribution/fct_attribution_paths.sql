@@ -117,7 +117,7 @@ channels as (
 
 conversions as (
     select * from all_conversions
-    where {{ in_window('occurred_at') }} and {{ in_units() }}
+    where {{ in_slices('occurred_at') }} and {{ in_units() }}
 ),
 
 -- The households that a cookie or an e-mail address of the conversion was seen in, at the same advertiser, before it.
@@ -145,7 +145,7 @@ seen as (
                 and conversions.household_key is distinct from responses.household_key
                 and conversions.occurred_at >= responses.occurred_at
                 and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= responses.occurred_at
-        where {{ in_window('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
+        where {{ in_slices('responses.occurred_at', before_days=reach) }} and responses.household_key is not null
     {% endfor %}
 ),
 
@@ -208,7 +208,7 @@ found as materialized (
                 select *
                 from touchpoints
                 where
-                    {{ in_window('touchpoints.occurred_at', before_days=reach) }}
+                    {{ in_slices('touchpoints.occurred_at', before_days=reach) }}
                     and touchpoints.{{ identity }} = {{ of }}.{{ identity }}
                     and touchpoints.tenant_id = {{ of }}.tenant_id
                     and touchpoints.occurred_at <= {{ of }}.occurred_at
@@ -262,7 +262,7 @@ cuts as (
             and conversions.occurred_at > earlier.occurred_at
             and conversions.occurred_at - make_interval(hours => 24 * {{ reach }}) <= earlier.occurred_at
     where
-        {{ in_window('earlier.occurred_at', before_days=reach) }}
+        {{ in_slices('earlier.occurred_at', before_days=reach) }}
         and {{ 'true' if var('attribution_cut_at_conversion') else 'false' }}
     group by conversions.tenant_id, conversions.conversion_id, conversions.occurred_at
 ),

@@ -7,7 +7,7 @@
 
 with credits as (
     select * from {{ ref('fct_attribution_credits') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 credited_days as (

@@ -13,12 +13,12 @@ with conversions as (
         *,
         (occurred_at at time zone 'UTC')::date as day
     from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 paths as (
     select * from {{ ref('fct_attribution_paths') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 models as (

@@ -7,12 +7,12 @@
 
 with conversions as (
     select * from {{ ref('fct_conversions') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 paths as (
     select * from {{ ref('fct_attribution_paths') }}
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 -- A touch that a stronger signal outranks claims the conversion all the same: that is the overlap. How paths are made

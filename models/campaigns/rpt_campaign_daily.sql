@@ -30,7 +30,7 @@ delivered as (
         count(distinct ad_impressions.household_key) as reach,
         count(distinct ad_impressions.listener_key) as listeners
     from ad_impressions
-    where {{ in_window('ad_impressions.occurred_at') }} and ad_impressions.in_flight
+    where {{ in_slices('ad_impressions.occurred_at') }} and ad_impressions.in_flight
     group by
         ad_impressions.tenant_id, ad_impressions.campaign_id, (ad_impressions.occurred_at at time zone 'UTC')::date
 ),
@@ -45,7 +45,7 @@ spent as (
     from spend
     inner join campaigns
         on spend.tenant_id = campaigns.tenant_id and spend.campaign_id = campaigns.campaign_id
-    where {{ in_window('spend.spend_date', column_type='date') }}
+    where {{ in_slices('spend.spend_date', column_type='date') }}
     group by spend.tenant_id, spend.campaign_id, spend.spend_date
 ),
 
@@ -65,7 +65,7 @@ converted as (
     from credits
     inner join campaigns
         on credits.tenant_id = campaigns.tenant_id and credits.campaign_id = campaigns.campaign_id
-    where {{ in_window('credits.occurred_at') }} and credits.model = '{{ var('attribution_model') }}'
+    where {{ in_slices('credits.occurred_at') }} and credits.model = '{{ var('attribution_model') }}'
     group by credits.tenant_id, credits.campaign_id, (credits.occurred_at at time zone 'UTC')::date
 ),
 

@@ -1,4 +1,4 @@
--- Figures that cannot be refreshed by window: one late exposure moves a household from one group to the other.
+-- Figures that cannot be refreshed by slices: one late exposure moves a household from one group to the other.
 -- The second hook: the planner takes joins of what it has no statistics of for tiny, where a nested loop goes through all
 -- pairs of households.
 {{ config(

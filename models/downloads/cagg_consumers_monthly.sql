@@ -14,5 +14,5 @@ select
     count(distinct listener_key) as listeners,
     count(distinct household_key) as households
 from {{ ref('fct_downloads') }}
-where {{ in_window('occurred_at') }}
+where {{ in_slices('occurred_at') }}
 group by tenant_id, {{ time_bucket('occurred_at') }}, podcast_id

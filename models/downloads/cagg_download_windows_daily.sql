@@ -17,5 +17,5 @@ select
     count(*) filter (where rolling_first = 'counted') as rolling_first,
     count(*) filter (where rolling_last = 'counted') as rolling_last
 from {{ ref('int_requests__outcomes') }}
-where {{ in_window('occurred_at') }} and calendar_day is not null
+where {{ in_slices('occurred_at') }} and calendar_day is not null
 group by tenant_id, {{ time_bucket('occurred_at') }}, episode_key

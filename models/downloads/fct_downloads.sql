@@ -32,7 +32,7 @@ downloads as (
         outcomes.download_window,
         outcomes.threshold_basis
     from outcomes
-    where {{ in_window('outcomes.occurred_at') }} and outcomes.outcome = 'counted'
+    where {{ in_slices('outcomes.occurred_at') }} and outcomes.outcome = 'counted'
 )
 
 select * from downloads

@@ -35,7 +35,7 @@ counts as (
         count(*) filter (where outcomes.agent_category is distinct from 'bot') as reported
     from outcomes
     where
-        {{ in_window('outcomes.occurred_at') }}
+        {{ in_slices('outcomes.occurred_at') }}
         and outcomes.episode_key is not null
         and (outcomes.outcome = 'counted' or outcomes.event_type = 'download')
     group by
@@ -101,7 +101,7 @@ figures as (
             metrics.tenant_id = guids.tenant_id
             and metrics.episode_id = guids.episode_guid
             and episodes.episode_id is null
-    where {{ in_window('metrics.metric_date', column_type='date') }} and lower(metrics.metric_name) = 'downloads'
+    where {{ in_slices('metrics.metric_date', column_type='date') }} and lower(metrics.metric_name) = 'downloads'
     order by
         metrics.tenant_id asc,
         metrics.source asc,

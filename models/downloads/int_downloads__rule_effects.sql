@@ -33,8 +33,8 @@ requests as (
             and compared.episode_key = outcomes.episode_key
             and compared.day = (outcomes.occurred_at at time zone 'UTC')::date
     where
-        {{ in_window('compared.day', column_type='date') }}
-        and {{ in_window('outcomes.occurred_at') }}
+        {{ in_slices('compared.day', column_type='date') }}
+        and {{ in_slices('outcomes.occurred_at') }}
         and compared.is_flagged
         and case
             when compared.compared_with = 'same_events'

@@ -15,5 +15,5 @@ select
     count(*) filter (where evidence = 'download') as impressions_by_download,
     count(*) filter (where evidence = 'ad_server') as impressions_by_ad_server
 from {{ ref('fct_ad_impressions') }}
-where {{ in_window('occurred_at') }}
+where {{ in_slices('occurred_at') }}
 group by tenant_id, {{ time_bucket('occurred_at') }}, ad_unit_id

@@ -47,7 +47,7 @@ delivered as (
         max(outcomes.bitrate_bps) as bitrate_bps
     from outcomes
     where
-        {{ in_window('outcomes.occurred_at') }}
+        {{ in_slices('outcomes.occurred_at') }}
         and outcomes.calendar_day is not null
         and (outcomes.tenant_id, outcomes.episode_id) in (
             select
@@ -97,7 +97,7 @@ baked_in as (
             and downloads.episode_key = delivered.episode_key
             and coalesce(downloads.listener_key, uuid_send(downloads.download_id)) = delivered.requester
             and (downloads.occurred_at at time zone 'UTC')::date = delivered.day
-    where {{ in_window('downloads.occurred_at') }} and ad_units.delivery = 'baked_in'
+    where {{ in_slices('downloads.occurred_at') }} and ad_units.delivery = 'baked_in'
 ),
 
 -- Inserted dynamically: the ad server says so, the agent is one that counts, and all of the ad was sent.
@@ -122,7 +122,7 @@ inserted as (
     left join episodes
         on ad_units.tenant_id = episodes.tenant_id and ad_units.episode_id = episodes.episode_id
     where
-        {{ in_window('events.occurred_at') }}
+        {{ in_slices('events.occurred_at') }}
         and events.event_type = 'ad_impression'
         and events.agent_discarded_as is null
         and ad_units.delivery = 'dai'

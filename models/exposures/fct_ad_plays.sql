@@ -5,8 +5,8 @@
     time_column='occurred_at',
     chunk_interval='7 days',
     keys=['household_key'],
-    window_before_days=1,
-    window_after_days=1,
+    before_days=1,
+    after_days=1,
     indexes=[
         {'columns': ['occurred_at']},
         {'columns': ['household_key', 'tenant_id', 'occurred_at']},
@@ -46,7 +46,7 @@ beacons as (
         end as play_key
     from events
     where
-        {{ in_window('events.occurred_at', before_days=1, after_days=1) }}
+        {{ in_slices('events.occurred_at', before_days=1, after_days=1) }}
         and events.event_type = 'play'
         and events.ad_unit_id is not null
         and events.agent_discarded_as is null

@@ -22,7 +22,7 @@ figures as (
         count(*) filter (where ad_plays.is_complete) as complete,
         count(distinct ad_plays.listener_key) as listeners
     from ad_plays
-    where {{ in_window('ad_plays.occurred_at') }}
+    where {{ in_slices('ad_plays.occurred_at') }}
     group by ad_plays.tenant_id, ad_plays.ad_unit_id, (ad_plays.occurred_at at time zone 'UTC')::date
 ),
 

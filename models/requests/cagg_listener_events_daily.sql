@@ -16,5 +16,5 @@ select
     sum(bytes_sent)::bigint as bytes_sent,
     max(last_event_at) as last_event_at
 from {{ ref('cagg_listener_events_hourly') }}
-where {{ in_window('bucket') }}
+where {{ in_slices('bucket') }}
 group by tenant_id, {{ time_bucket('bucket') }}, event_type, source

@@ -18,5 +18,5 @@ select
     sum(bytes_sent)::bigint as bytes_sent,
     max(occurred_at) as last_event_at
 from {{ source('raw', 'listener_events') }}
-where {{ in_window('occurred_at') }}
+where {{ in_slices('occurred_at') }}
 group by tenant_id, {{ time_bucket('occurred_at') }}, event_type, source

@@ -17,7 +17,7 @@ select
     agent_list,
     count(*) as requests
 from {{ ref('int_requests__outcomes') }}
-where {{ in_window('occurred_at') }}
+where {{ in_slices('occurred_at') }}
 group by
     tenant_id,
     {{ time_bucket('occurred_at') }},

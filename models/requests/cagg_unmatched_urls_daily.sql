@@ -18,5 +18,5 @@ select
     min(occurred_at) as first_seen,
     max(occurred_at) as last_seen
 from {{ ref('int_requests__outcomes') }}
-where {{ in_window('occurred_at') }} and episode_id is null
+where {{ in_slices('occurred_at') }} and episode_id is null
 group by tenant_id, {{ time_bucket('occurred_at') }}, episode_key, source

@@ -20,7 +20,7 @@ patterns as (
 referrers as materialized (
     select distinct events.referrer
     from events
-    where {{ in_window('events.occurred_at') }} and events.referrer not in ('', '-')
+    where {{ in_slices('events.occurred_at') }} and events.referrer not in ('', '-')
 ),
 
 hosts as materialized (

@@ -46,7 +46,7 @@ requests as (
         on events.tenant_id = tenants.tenant_id
     left join episodes
         on events.tenant_id = episodes.tenant_id and events.episode_id = episodes.episode_id
-    where {{ in_window('events.occurred_at') }} and events.event_type in ('request', 'download')
+    where {{ in_slices('events.occurred_at') }} and events.event_type in ('request', 'download')
 ),
 
 -- Filter. Prefix services and download events say nothing of method and status: that is fine.
@@ -182,7 +182,7 @@ thresholds as (
             and measured.day = implausible_addresses.day
 ),
 
--- Uniques. The requests that are left and, where a window of time is refreshed, those of the day before it: their
+-- Uniques. The requests that are left and, where slices are refreshed, those of the day before it: their
 -- standing is known, and windows of 24 hours go on from it.
 candidates as (
     select
@@ -219,8 +219,8 @@ candidates as (
             false as is_new
         from {{ this }} as earlier
         where
-            {{ in_window('earlier.occurred_at', before_days=1) }}
-            and not {{ in_window('earlier.occurred_at') }}
+            {{ in_slices('earlier.occurred_at', before_days=1) }}
+            and not {{ in_slices('earlier.occurred_at') }}
             and earlier.calendar_day is not null
     {% endif %}
 ),

@@ -42,7 +42,7 @@ agents as materialized (
     from events
     inner join lists on events.occurred_at >= lists.starts_at and events.occurred_at < lists.ends_at
     where
-        {{ in_window('events.occurred_at') }}
+        {{ in_slices('events.occurred_at') }}
         and events.user_agent not in ('', '-')
         {% if is_incremental() and not builds_whole() %}
             and not exists (

@@ -16,13 +16,13 @@
 ) }}
 {% call looks_at() %}{{ days_of_orders() }}{% endcall %}
 
--- Read three times: not materialized, so that each reading keeps to its window or index.
+-- Read three times: not materialized, so that each reading keeps to its slices or index.
 with responses as not materialized (
     select * from {{ ref('int_responses__claimed') }}
     where counts
 ),
 
--- Every event of the orders of the window, whenever it was, and the events of the window that name no order.
+-- Every event of the orders of the slices, whenever it was, and the events of the slices that name no order.
 candidates as (
     {% if builds_whole() -%}
         select * from responses
@@ -33,7 +33,7 @@ candidates as (
                 tenant_id,
                 order_number
             from responses
-            where {{ in_window('occurred_at') }} and order_number is not null
+            where {{ in_slices('occurred_at') }} and order_number is not null
         ) as touched
         inner join responses as of_order
             on
@@ -45,7 +45,7 @@ candidates as (
 
         select *
         from responses
-        where {{ in_window('responses.occurred_at') }} and responses.order_number is null
+        where {{ in_slices('responses.occurred_at') }} and responses.order_number is null
     {%- endif %}
 ),
 
@@ -185,7 +185,7 @@ conversions as (
             orders.tenant_id = refunds.tenant_id
             and orders.conversion_id = refunds.conversion_id
             and orders.occurred_at = refunds.occurred_at
-    where {{ in_window('orders.occurred_at') }}
+    where {{ in_slices('orders.occurred_at') }}
 )
 
 select * from conversions

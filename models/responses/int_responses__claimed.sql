@@ -15,7 +15,7 @@
     ],
 ) }}
 
--- Read more than once: not materialized, so that each reading keeps to its window.
+-- Read more than once: not materialized, so that each reading keeps to its slices.
 with events as not materialized (
     select * from {{ ref('stg_raw__attribution_events') }}
 ),
@@ -37,7 +37,7 @@ shown as (
         'promo_code' as claim_type,
         upper(trim(events.discount_code)) as claim_key
     from events
-    where {{ in_window('events.occurred_at') }} and events.discount_code is not null
+    where {{ in_slices('events.occurred_at') }} and events.discount_code is not null
 
     union all
 
@@ -49,7 +49,7 @@ shown as (
         'vanity_url' as claim_type,
         {{ plain_url('events.url') }} as claim_key
     from events
-    where {{ in_window('events.occurred_at') }} and events.url is not null
+    where {{ in_slices('events.occurred_at') }} and events.url is not null
 ),
 
 matched as (
@@ -123,7 +123,7 @@ named as (
             and events.event_id = by_url.event_id
             and events.occurred_at = by_url.occurred_at
             and by_url.claim_type = 'vanity_url'
-    where {{ in_window('events.occurred_at') }}
+    where {{ in_slices('events.occurred_at') }}
 ),
 
 -- Of several claims of one event the strongest is believed.

@@ -19,12 +19,12 @@ all_conversions as not materialized (
 
 events as (
     select * from responses
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 conversions as (
     select * from all_conversions
-    where {{ in_window('occurred_at') }}
+    where {{ in_slices('occurred_at') }}
 ),
 
 refunded_orders as (

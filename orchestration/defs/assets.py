@@ -18,9 +18,9 @@ from earmark.ingestion.landing import load_landing
 from earmark.ingestion.summary import DatasetSummary, LoadSummary
 from earmark.settings import load_settings
 from earmark.warehouse import dbt
+from earmark.warehouse.days import Days
 from earmark.warehouse.fit import SELECTION, Fit
 from earmark.warehouse.refresh import Refresh, left_behind_in_words
-from earmark.warehouse.windows import Window
 from orchestration.defs.resources import Landing, Warehouse
 from orchestration.defs.runs import AGAIN_IF_IT_DIES
 from orchestration.defs.translator import Translator
@@ -139,17 +139,17 @@ def load_metadata(counts: DatasetSummary) -> dict[str, Any]:
     }
 
 
-class WindowConfig(dg.Config):
-    """A half-open window of event time; ISO 8601 with an offset, or a date (UTC)."""
+class DaysConfig(dg.Config):
+    """A half-open span of days; ISO 8601 with an offset, or a date (UTC)."""
 
     start: str
     end: str
 
 
 class RefreshConfig(dg.Config):
-    """What to refresh: ``windows``, else all that has changed. ``full`` rebuilds every table whole."""
+    """What to refresh: ``days``, else all that has changed. ``full`` rebuilds every table whole."""
 
-    windows: list[WindowConfig] = Field(default_factory=list)
+    days: list[DaysConfig] = Field(default_factory=list)
     full: bool = False
 
 
@@ -167,11 +167,11 @@ MANIFEST: Final[dict[str, Any]] = json.loads(dbt.ensure_manifest().read_bytes())
 def dbt_models(context: dg.AssetExecutionContext, config: RefreshConfig, warehouse: Warehouse) -> Iterator[Any]:
     """Refresh the models in one dbt invocation, inside this process; where only checks are selected, make them."""
     refresh = Refresh(warehouse.database(), threads=load_settings().dbt_threads)
-    windows = [Window.parse(window.start, window.end) for window in config.windows]
+    given = [Days.parse(span.start, span.end) for span in config.days]
     if not context.selected_asset_keys:
         yield from _make_checks(context, refresh)
         return
-    for event in refresh.run(windows, full=config.full, models=selected_models(context)):
+    for event in refresh.run(given, full=config.full, models=selected_models(context)):
         yield from to_dagster(event, refresh, context)
     if refresh.left_behind:
         context.log.warning(left_behind_in_words(refresh.left_behind))

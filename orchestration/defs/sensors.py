@@ -26,7 +26,7 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, RUN_KEY_TAG
 
 from earmark.ingestion.landing import LandedFile, new_files, register_tenants
 from earmark.warehouse import changes
-from earmark.warehouse.refresh import make_plan, slices_in_words, windowed_models
+from earmark.warehouse.refresh import make_plan, sliced_models, slices_in_words
 from orchestration.defs.assets import MANIFEST, dbt_models, load_job, raw_tables, refresh_job
 from orchestration.defs.checks import CHECKS
 from orchestration.defs.resources import Landing, Warehouse
@@ -181,7 +181,7 @@ def landing_sensor(
         state,
         load_job.name,
         {"earmark/new_files": str(len(files))},
-        lambda: raw_tables.keys | _models(warehouse, windowed_models(MANIFEST)),
+        lambda: raw_tables.keys | _models(warehouse, sliced_models(MANIFEST)),
     )
 
 

@@ -10,9 +10,7 @@ from dbt.cli.main import dbtRunner, dbtRunnerResult
 from earmark.settings import PROJECT_ROOT
 from earmark.warehouse.database import Database
 
-WINDOWED = (
-    "config.materialized:hypertable config.materialized:continuous_aggregate config.materialized:incremental"
-)
+SLICED = "config.materialized:hypertable config.materialized:continuous_aggregate config.materialized:incremental"
 
 
 class Dbt:
@@ -44,8 +42,8 @@ class Dbt:
         return dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments, *given])
 
     def build(self, *arguments: str, data_tests: bool = False, **variables: Any) -> None:
-        """Build everything, or with windows the windowed models only."""
-        selected = ["--select", *WINDOWED.split()] if variables.get("windows") and not arguments else []
+        """Build everything, or with days the sliced models only."""
+        selected = ["--select", *SLICED.split()] if variables.get("days") and not arguments else []
         without = ["unit_test"] if data_tests else ["unit_test", "test"]
         result = self("build", "--exclude-resource-types", *without, *selected, *arguments, **variables)
         assert result.success, self.messages(result)

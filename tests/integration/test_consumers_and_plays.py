@@ -175,10 +175,10 @@ def test_a_period_that_was_not_refreshed_fails_the_test(dbt: Dbt, warehouse: psy
     dbt.build("--select", *MODELS)
     add_event(warehouse, datetime(2026, 3, 31, 12, tzinfo=UTC))
     dbt.build("--select", *MODELS, "--exclude", "cagg_consumers_monthly")
-    windows = [["2026-03-31T00:00:00Z", "2026-04-01T00:00:00Z"]]
-    assert not dbt("test", "--select", "consumers_equal_their_days", windows=windows).success
+    days = [["2026-03-31T00:00:00Z", "2026-04-01T00:00:00Z"]]
+    assert not dbt("test", "--select", "consumers_equal_their_days", days=days).success
     dbt.build("--select", *MODELS)
-    assert dbt("test", "--select", "consumers_equal_their_days", windows=windows).success
+    assert dbt("test", "--select", "consumers_equal_their_days", days=days).success
 
 
 def test_downloads_of_no_known_show_are_not_those_of_the_tenant(dbt: Dbt, warehouse: psycopg.Connection) -> None:

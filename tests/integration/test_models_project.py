@@ -134,7 +134,7 @@ def rendered(result: dbtRunnerResult) -> str:
 MIDNIGHT = "timestamptz '2026-01-04 00:00:00+00'"
 
 
-def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerResult]) -> None:
+def test_given_days_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerResult]) -> None:
     cases = {
         "one day": [["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]],
         "an hour of it": [["2026-01-01T05:00:00Z", "2026-01-01T06:00:00Z"]],
@@ -145,7 +145,7 @@ def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerR
             ["2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z"],
         ],
     }
-    slices = "[{'tenants': none, 'days': parse_windows(%s)}]"
+    slices = "[{'tenants': none, 'days': parse_days(%s)}]"
     text = "\n".join(f"{{{{ slices_predicate({slices % given}, 'd', 'date') }}}}" for given in cases.values())
     text += """
         {{ slices_predicate([
@@ -153,10 +153,10 @@ def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerR
             {'tenants': ['c'], 'days': [['2026-01-05', none]]},
         ], 'a.t', tenant_column='a.tenant_id', before_days=1, after_days=2) }}
         {{ slices_predicate([], 't') }}
-        {{ in_window('t') }}
-        {{ in_window('t', before_days=1, after_days=1) }}
+        {{ in_slices('t') }}
+        {{ in_slices('t', before_days=1, after_days=1) }}
     """
-    lines = rendered(dbt("compile", "--inline", text, windows=cases["one day"])).splitlines()
+    lines = rendered(dbt("compile", "--inline", text, days=cases["one day"])).splitlines()
 
     def days(first: str, after: str) -> str:
         return f"d >= date '2026-01-{first}' and d < date '2026-01-{after}'"
@@ -178,21 +178,21 @@ def test_windows_are_whole_utc_days_of_all_tenants(dbt: Callable[..., dbtRunnerR
 
 
 @pytest.mark.parametrize(
-    ("windows", "said"),
+    ("days", "said"),
     [
-        ([], "The variable windows is empty"),
-        ("2026-01-01", "The variable windows is a list of [start, end]"),
-        ([["2026-01-01T00:00:00Z"]], "A window is [start, end]"),
-        (["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"], "A window is [start, end]"),
-        ([["2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"]], "A window must end after it starts"),
-        ([["2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]], "A window must end after it starts"),
+        ([], "The variable days is empty"),
+        ("2026-01-01", "The variable days is a list of [start, end]"),
+        ([["2026-01-01T00:00:00Z"]], "A span of days is [start, end]"),
+        (["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"], "A span of days is [start, end]"),
+        ([["2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"]], "A span of days must end after it starts"),
+        ([["2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]], "A span of days must end after it starts"),
         ([["2026-01-01T00:00:00", "2026-01-02T00:00:00"]], "needs an offset"),
-        ([["2026-01-01", "2026-01-02"]], "Not a time of a window: 2026-01-01"),
-        ([["yesterday", "today"]], "Not a time of a window: yesterday"),
+        ([["2026-01-01", "2026-01-02"]], "Not a time: 2026-01-01"),
+        ([["yesterday", "today"]], "Not a time: yesterday"),
     ],
 )
-def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows: Any, said: str) -> None:
-    result = dbt("compile", "--inline", "{{ in_window('t') }}", windows=windows)
+def test_wrong_days_are_refused(dbt: Callable[..., dbtRunnerResult], days: Any, said: str) -> None:
+    result = dbt("compile", "--inline", "{{ in_slices('t') }}", days=days)
     assert not result.success
     assert said in str(result.exception or result.result.results[0].message)
 
@@ -202,8 +202,8 @@ def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows:
     [
         ("", "Model broken: a hypertable needs a time_column. Add time_column="),
         ("time_column='d', chunk_interval='a week'", "Model broken: chunk_interval is whole days"),
-        ("time_column='d', window_after_days=-1", "Model broken: window_after_days is a whole number of days"),
-        ("time_column='d', window_befor_days=1", "Model broken: there is no config 'window_befor_days'"),
+        ("time_column='d', after_days=-1", "Model broken: after_days is a whole number of days"),
+        ("time_column='d', befor_days=1", "Model broken: there is no config 'befor_days'"),
         (
             "time_column='d', on_schema_change='sync'",
             "Model broken: on_schema_change is ignore, fail, append_new_columns or sync_all_columns",
@@ -214,7 +214,7 @@ def test_a_wrong_window_is_refused(dbt: Callable[..., dbtRunnerResult], windows:
 def test_a_wrong_config_is_refused_when_the_model_compiles(
     tmp_path: Path, dbt: Callable[..., dbtRunnerResult], config: str, said: str
 ) -> None:
-    text = "\nselect 1 as a, date '2026-01-01' as d where {{ in_window('d', column_type='date') }}"
+    text = "\nselect 1 as a, date '2026-01-01' as d where {{ in_slices('d', column_type='date') }}"
     refuse(tmp_path, dbt, {"broken": "{{ config(materialized='hypertable', " + config + ") }}" + text}, said)
 
 
@@ -225,7 +225,7 @@ def test_a_wrong_config_is_refused_when_the_model_compiles(
         ("time_column='b', bucket='a day'", "Model broken: bucket is a number of minutes"),
         ("time_column='b', bucket='7 hours'", "Model broken: a bucket of 7 hours crosses midnight"),
         ("time_column='b', bucket='1 hour'", "its bucket of 1 hour is not a multiple of the 1 day of parent"),
-        ("time_column='b', bucket='1 week', window_after_days=1", "there is no config 'window_after_days'"),
+        ("time_column='b', bucket='1 week', after_days=1", "there is no config 'after_days'"),
         ("time_column='b', bucket='1 week', contract={'enforced': true}", "no constraints that a contract could"),
         ("time_column='b', bucket='1 week', retention='long'", "retention is a number of days, weeks, months"),
         ("time_column='b', bucket='1 week', columnstore='on'", "columnstore is {'after': '60 days'"),
@@ -240,13 +240,13 @@ def test_a_wrong_aggregate_is_refused_when_the_model_compiles(
 ) -> None:
     parent = "{{ config(materialized='continuous_aggregate', time_column='b', bucket='1 day') }} select now() as b"
     broken = "{{ config(materialized='continuous_aggregate', " + config + ") }}"
-    select = " select b from {{ ref('parent') }} where {{ in_window('b') }}"
+    select = " select b from {{ ref('parent') }} where {{ in_slices('b') }}"
     refuse(tmp_path, dbt, {"parent": parent, "broken": broken + select}, said)
 
 
-def test_a_view_has_no_window(tmp_path: Path, dbt: Callable[..., dbtRunnerResult]) -> None:
-    text = "{{ config(materialized='view') }} select now() as b where {{ in_window('now()') }}"
-    refuse(tmp_path, dbt, {"broken": text}, "Model broken: a view has no window")
+def test_a_view_has_no_slices(tmp_path: Path, dbt: Callable[..., dbtRunnerResult]) -> None:
+    text = "{{ config(materialized='view') }} select now() as b where {{ in_slices('now()') }}"
+    refuse(tmp_path, dbt, {"broken": text}, "Model broken: a view has no slices")
 
 
 def refuse(tmp_path: Path, dbt: Callable[..., dbtRunnerResult], models: dict[str, str], said: str) -> None:

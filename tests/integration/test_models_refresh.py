@@ -1,4 +1,4 @@
-"""The models refreshed by window: always the same tables as a rebuild from nothing.
+"""The models refreshed by slices: always the same tables as a rebuild from nothing.
 
 What is counted and credited has its unit tests beside the models; here stands how tables are replaced.
 """
@@ -177,13 +177,13 @@ def add_history(warehouse: psycopg.Connection) -> None:
             add_response(warehouse, at(day, 22), tenant=tenant, household="nobody")
 
 
-def window(first: int, last: int) -> list[str]:
-    """Return the window of whole days of January 2026, both included."""
+def span(first: int, last: int) -> list[str]:
+    """Return the span of whole days of January 2026, both included."""
     return [f"2026-01-{first:02}T00:00:00Z", f"2026-01-{last + 1:02}T00:00:00Z"]
 
 
 def contents(warehouse: psycopg.Connection) -> dict[str, list[str]]:
-    """Return all rows of every windowed table as text."""
+    """Return all rows of every sliced table as text."""
     return {
         table: [row[0] for row in warehouse.execute(f"select t::text from {table} as t order by t::text")]
         for table in TABLES
@@ -226,7 +226,7 @@ def test_a_refresh_of_the_changed_days_equals_a_rebuild(dbt: Dbt, warehouse: psy
     assert contents(warehouse) == refreshed
 
 
-def test_a_first_build_by_window_builds_the_whole(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_a_first_build_of_given_days_builds_the_whole(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build(
         "--select",
@@ -238,14 +238,14 @@ def test_a_first_build_by_window_builds_the_whole(dbt: Dbt, warehouse: psycopg.C
         "+rpt_signal_overlap_daily",
         "+rpt_response_outcomes_daily",
         "+rollups",
-        windows=[window(2, 2)],
+        days=[span(2, 2)],
     )
     first = contents(warehouse)
     dbt.build()
     assert contents(warehouse) == first
 
 
-def test_disjoint_windows_replace_exactly_their_days(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_disjoint_days_replace_exactly_themselves(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build()
     by_day = [
@@ -264,15 +264,15 @@ def test_disjoint_windows_replace_exactly_their_days(dbt: Dbt, warehouse: psycop
             ([date(2026, 1, day) for day in inside],),
         )
 
-    # A window that is no whole day is widened to whole UTC days.
-    dbt.build(windows=[["2026-01-09T10:00:00+02:00", "2026-01-09T11:00:00Z"], window(3, 3), window(4, 4)])
+    # A span that is no whole day is widened to whole UTC days.
+    dbt.build(days=[["2026-01-09T10:00:00+02:00", "2026-01-09T11:00:00Z"], span(3, 3), span(4, 4)])
 
     for table in by_day:
         assert versions(warehouse, table, outside) == kept[table], table
     assert contents(warehouse) == before
 
 
-def test_event_time_flags_are_one_window(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_event_time_flags_are_one_span(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build()
     table = "marts.fct_downloads"
@@ -283,13 +283,15 @@ def test_event_time_flags_are_one_window(dbt: Dbt, warehouse: psycopg.Connection
     assert len(versions(warehouse, table, [5])) == held > 0
 
 
-def test_a_model_named_in_rebuild_is_built_whole_beside_windows(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_a_model_named_in_rebuild_is_built_whole_beside_given_days(
+    dbt: Dbt, warehouse: psycopg.Connection
+) -> None:
     add_history(warehouse)
     dbt.build()
     downloads = versions(warehouse, "marts.fct_downloads", [1])
     rollup = relation_id(warehouse, "rollups.cagg_downloads_daily")
     warehouse.execute("update intermediate.int_user_agents__classified set agent_name = 'stale'")
-    dbt.build(windows=[window(5, 5)], rebuild=["cagg_downloads_daily", "int_user_agents__classified"])
+    dbt.build(days=[span(5, 5)], rebuild=["cagg_downloads_daily", "int_user_agents__classified"])
     assert versions(warehouse, "marts.fct_downloads", [1]) == downloads
     assert relation_id(warehouse, "rollups.cagg_downloads_daily") != rollup
     assert warehouse.execute(
@@ -330,7 +332,7 @@ def test_a_rebuild_keeps_the_views_that_stand_on_a_table(dbt: Dbt, warehouse: ps
         warehouse.execute(f"drop role {role}")
 
 
-def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_data_tests_look_at_the_slices_of_the_run(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build()
     warehouse.execute(
@@ -339,11 +341,9 @@ def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.C
     )
     warehouse.execute("delete from marts.fct_attribution_credits where occurred_at::date = '2026-01-03'")
     assert not dbt("test", "--select", "int_requests__outcomes").success
-    assert not dbt("test", "--select", "int_requests__outcomes", windows=[window(3, 3)]).success
-    assert not dbt("test", "--select", "credits_conserve_conversions", windows=[window(2, 2)]).success
-    later = dbt(
-        "test", "--select", "int_requests__outcomes", "credits_conserve_conversions", windows=[window(4, 5)]
-    )
+    assert not dbt("test", "--select", "int_requests__outcomes", days=[span(3, 3)]).success
+    assert not dbt("test", "--select", "credits_conserve_conversions", days=[span(2, 2)]).success
+    later = dbt("test", "--select", "int_requests__outcomes", "credits_conserve_conversions", days=[span(4, 5)])
     assert later.success, dbt.messages(later)
 
 
@@ -369,22 +369,22 @@ def test_data_tests_look_at_the_window_of_the_run(dbt: Dbt, warehouse: psycopg.C
                 " delete from timeseries.hypertables where table_name = 'fct_downloads';"
                 " create table marts.fct_downloads (occurred_at timestamptz)"
             ),
-            "is no hypertable, so no window of it can be replaced. Run it once with --full-refresh",
+            "is no hypertable, so no slice of it can be replaced. Run it once with --full-refresh",
         ),
     ],
 )
-def test_a_window_needs_the_table_that_the_model_describes(
+def test_a_slice_needs_the_table_that_the_model_describes(
     dbt: Dbt, warehouse: psycopg.Connection, change: str, said: str
 ) -> None:
     add_request(warehouse, at(1))
     dbt.build()
     warehouse.execute(change)
-    result = dbt("run", "--select", "fct_downloads", windows=[window(1, 1)])
+    result = dbt("run", "--select", "fct_downloads", days=[span(1, 1)])
     assert not result.success
     assert "Model fct_downloads: " in dbt.messages(result)
     assert said in dbt.messages(result)
     dbt.build("--select", "fct_downloads", "--full-refresh")
-    dbt.build("--select", "fct_downloads", windows=[window(1, 1)])
+    dbt.build("--select", "fct_downloads", days=[span(1, 1)])
     assert contents_count(warehouse, "marts.fct_downloads") == 1
 
 
@@ -396,8 +396,8 @@ def test_every_rule_has_its_unit_test_pass(dbt: Dbt, warehouse: psycopg.Connecti
     dbt.build("--empty")
     result = dbt("test", "--select", "test_type:unit")
     assert result.success, dbt.messages(result)
-    # Windows are nothing to a unit test: its rows are all there is.
-    result = dbt("test", "--select", "test_type:unit", windows=[window(30, 30)])
+    # Days are nothing to a unit test: its rows are all there is.
+    result = dbt("test", "--select", "test_type:unit", days=[span(30, 30)])
     assert result.success, dbt.messages(result)
 
 
@@ -411,10 +411,10 @@ def test_a_url_of_any_length_is_no_obstacle(dbt: Dbt, warehouse: psycopg.Connect
     assert all(len(episode_key) < 600 for (episode_key,) in rows)
 
 
-def test_a_refresh_reads_only_the_chunks_of_its_window(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_a_refresh_reads_only_the_chunks_of_its_span(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build()
-    result = dbt("compile", "--select", "int_requests__outcomes", windows=[window(3, 3), window(9, 9)])
+    result = dbt("compile", "--select", "int_requests__outcomes", days=[span(3, 3), span(9, 9)])
     query = "explain " + result.result.results[0].node.compiled_code
     plan = "\n".join(row[0] for row in warehouse.execute(query))
     read = set(re.findall(r"Scan.* on (raw__\w+|_hyper_\w+)", plan))
@@ -463,7 +463,7 @@ def test_columns_follow_the_sql_where_the_model_says_so(
     add_request(warehouse, at(3))
     dbt.build()
     change_outcomes(dbt, monkeypatch, mode, "1 as more")
-    dbt.build("--select", "int_requests__outcomes", windows=[window(3, 3)])
+    dbt.build("--select", "int_requests__outcomes", days=[span(3, 3)])
     rows = warehouse.execute(
         "select to_jsonb(t) from intermediate.int_requests__outcomes as t order by occurred_at"
     )
@@ -479,10 +479,10 @@ def test_new_columns_are_ignored_or_refused_as_the_model_says(
     dbt.build()
     add_request(warehouse, at(1, 13), household="h2")
     change_outcomes(dbt, monkeypatch, "ignore", "thresholds.region_code,\n        1 as more")
-    dbt.build("--select", "int_requests__outcomes", windows=[window(1, 1)])
+    dbt.build("--select", "int_requests__outcomes", days=[span(1, 1)])
     assert contents_count(warehouse, "intermediate.int_requests__outcomes") == 2
     change_outcomes(dbt, monkeypatch, "ignore", "1 as bytes")
-    refused = dbt("run", "--select", "int_requests__outcomes", windows=[window(1, 1)])
+    refused = dbt("run", "--select", "int_requests__outcomes", days=[span(1, 1)])
     assert "New: more." not in dbt.messages(refused)
     assert "Gone: region_code." in dbt.messages(refused)
 

@@ -1,7 +1,7 @@
 """Paths are shortened and credited twice: in memory for `earmark attribute`, in SQL for the marts. They agree.
 
-Once in numpy, because a table of one's own journeys needs no database; once in SQL, because analytics engineers edit
-it and late rows refresh a part of it. Random journeys go through both, touch by touch.
+Once in numpy, because a table of one's own journeys needs no database; once in SQL, because analytics engineers
+edit it and late rows refresh a part of it. Random journeys go through both, touch by touch.
 """
 
 import random

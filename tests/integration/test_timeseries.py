@@ -174,7 +174,7 @@ def test_a_transaction_that_ends_late_is_not_missed(
     assert pending(warehouse) == ["raw.listener_events 2026-01-01"]
 
 
-# --- Windows that nobody gave ---
+# --- Days that nobody gave ---
 
 
 def test_each_model_refreshes_what_is_news_to_it(dbt: Dbt, warehouse: psycopg.Connection) -> None:
@@ -196,7 +196,7 @@ def test_each_model_refreshes_what_is_news_to_it(dbt: Dbt, warehouse: psycopg.Co
     assert one(warehouse, "select sum(requests)::int from rollups.cagg_request_outcomes_daily") == 5
 
 
-def test_a_window_that_was_given_settles_only_its_days(dbt: Dbt, warehouse: psycopg.Connection) -> None:
+def test_a_day_that_was_given_settles_only_its_days(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     insert(warehouse, day(1))
     dbt.build()
     insert(warehouse, day(2), day(8))
@@ -412,7 +412,7 @@ def test_late_rows_into_the_columnstore(
         for turn in range(len(columns)):
             picked = ", ".join(columns[turn:] + columns[:turn])
             with warehouse.transaction():
-                warehouse.execute("set local timescaledb.enable_bulk_decompression = off")
+                warehouse.execute("select timeseries.read_columnstore_safely()")
                 warehouse.execute(
                     f"create temporary table staged on commit drop as select {picked} from raw.listener_events"  # type: ignore[arg-type]
                     " where occurred_at >= '2026-01-01Z' and occurred_at < '2026-01-02Z'"

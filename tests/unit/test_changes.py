@@ -9,8 +9,8 @@ import pytest
 
 from earmark.warehouse import dbt
 from earmark.warehouse.changes import Slice, describe, model_versions, producers, readers
+from earmark.warehouse.days import Days
 from earmark.warehouse.refresh import Plan, build_arguments, fit_models, project_variables
-from earmark.warehouse.windows import Window
 
 MANIFEST: dict[str, Any] = {
     "macros": {
@@ -178,18 +178,18 @@ def test_in_the_project_a_variable_rebuilds_what_stands_on_those_that_name_it() 
     assert not media & {"int_campaigns__claims", "fct_conversions", "stg_raw__listener_events"}
 
 
-def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
+def test_the_arguments_of_dbt_name_days_and_models_once() -> None:
     plan = Plan(
-        windows=(Window.parse("2026-01-01", "2026-01-03"), Window.parse("2026-02-01", "2026-02-02")),
+        given=(Days.parse("2026-01-01", "2026-01-03"), Days.parse("2026-02-01", "2026-02-02")),
         stale=("child",),
-        windowed=("child", "parent"),
+        sliced=("child", "parent"),
     )
     arguments = build_arguments(plan, threads=3)
     assert arguments[0] == "build"
     assert arguments[arguments.index("--select") + 1 : arguments.index("--exclude")] == ["child", "parent"]
     assert arguments[arguments.index("--exclude") + 1 : arguments.index("--vars")] == ["tag:fit"]
     assert arguments[-1] == (
-        '{"rebuild": ["child"], "windows": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
+        '{"rebuild": ["child"], "days": [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], '
         '["2026-02-01T00:00:00Z", "2026-02-02T00:00:00Z"]]}'
     )
     assert plan.summary() == ("1 models refreshed for 2026-01-01 to 2026-01-02, 2026-02-01; 1 built whole (child)")
@@ -197,7 +197,7 @@ def test_the_arguments_of_dbt_name_windows_and_models_once() -> None:
 
 def test_beside_models_that_wait_only_the_chosen_and_what_they_are_made_of_are_tested() -> None:
     for waiting, way in (((), "eager"), (("other",), "buildable")):
-        arguments = build_arguments(Plan(windowed=("chosen",), waiting=waiting), threads=1)
+        arguments = build_arguments(Plan(sliced=("chosen",), waiting=waiting), threads=1)
         assert arguments[arguments.index("--indirect-selection") + 1] == way
 
 
@@ -207,13 +207,13 @@ def test_an_empty_plan_says_so() -> None:
     assert Plan().summary() == "nothing to do: the models hold all that was loaded"
 
 
-def test_windows_that_nobody_gave_are_left_to_the_models() -> None:
+def test_days_that_nobody_gave_are_left_to_the_models() -> None:
     news = (
         Slice("raw.spend", "acme", date(2026, 1, 1), 7),
         Slice("raw.spend", "beta", date(2026, 1, 2), 7),
         Slice("raw.campaigns", "acme", None, 8),
     )
-    plan = Plan(windowed=("child",), news=news)
+    plan = Plan(sliced=("child",), news=news)
     assert build_arguments(plan, threads=1)[-1] == '{"rebuild": []}'
     assert plan.summary() == "1 models refreshed for 2026-01-01 to 2026-01-02, any day of acme, beta"
 

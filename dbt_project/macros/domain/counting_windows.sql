@@ -1,7 +1,7 @@
 {#-
     The windows of the counting rules. Which request of a listener and episode counts is found by counting.standing
     (migrations/functions/counting.sql), request by request; here stands how int_requests__outcomes uses it, in its SQL and
-    for the days after a window that was refreshed.
+    for the days after what was refreshed.
 -#}
 
 {#- The standing after a request that is not counted anew. -#}

@@ -1,14 +1,14 @@
 {#-
     The materialization continuous_aggregate: groups by a bucket of event time. TimescaleDB's own where it is there,
     else a table whose buckets are replaced; create, refresh and replace are functions of schema timeseries, the same
-    on both. Buckets are brought up to date one window after the other, each in a transaction of its own; that is why the
+    on both. Buckets are brought up to date one span of days after the other, each in a transaction of its own; that is why the
     lock of the relation is held by the session.
 
     The SQL is what TimescaleDB takes: one select from a hypertable or another continuous aggregate, grouped by
     time_bucket(), without common table expressions.
 -#}
 {% materialization continuous_aggregate, adapter='postgres' %}
-    {%- set settings = windowed_config() -%}
+    {%- set settings = sliced_config() -%}
     {%- set sql = without_limits(sql) -%}
     {%- set existing = load_cached_relation(this) -%}
     {%- set whole = builds_whole() -%}
@@ -123,9 +123,9 @@
 {% macro check_aggregate(columns, settings) %}
     {%- set found = columns | selectattr('name', 'equalto', settings.time_column) | list -%}
     {%- if not found -%}
-        {%- do windowed_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select {{ time_bucket(...) }} as " ~ settings.time_column ~ ", or name another.") -%}
+        {%- do model_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select {{ time_bucket(...) }} as " ~ settings.time_column ~ ", or name another.") -%}
     {%- elif found[0].type not in ['timestamp with time zone', 'date'] -%}
-        {%- do windowed_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Bucket a timestamptz or a date.") -%}
+        {%- do model_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Bucket a timestamptz or a date.") -%}
     {%- endif -%}
 {% endmacro %}
 

@@ -5,7 +5,7 @@
     How a table is cut by time is the engine's: the functions of schema timeseries (migrations/functions/hypertables.sql).
 -#}
 {% materialization hypertable, adapter='postgres' %}
-    {%- set settings = windowed_config() -%}
+    {%- set settings = sliced_config() -%}
     {%- set target_relation = this.incorporate(type='table') -%}
     {%- set existing = load_cached_relation(this) -%}
     {%- set whole = builds_whole() -%}
@@ -218,7 +218,7 @@
     {%- endcall -%}
 {% endmacro %}
 
-{#- Make the chunks that the staged rows need, and no others: a window may reach into an empty future. -#}
+{#- Make the chunks that the staged rows need, and no others: a slice may reach into an empty future. -#}
 {% macro ensure_chunks(relation, staged, settings, columns) %}
     {%- call statement('chunks') -%}
         select timeseries.ensure_chunks('{{ relation }}', needed.starts_at, needed.starts_at + interval '1 microsecond')
@@ -286,22 +286,22 @@
 {% macro check_staged(staged, columns, settings) %}
     {%- set found = columns | selectattr('name', 'equalto', settings.time_column) | list -%}
     {%- if not found -%}
-        {%- do windowed_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select it or name another.") -%}
+        {%- do model_error("time_column is " ~ settings.time_column ~ ", but its SQL gives no such column. Select it or name another.") -%}
     {%- elif found[0].type not in ['timestamp with time zone', 'date'] -%}
-        {%- do windowed_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Cast it to timestamptz or date.") -%}
+        {%- do model_error("time_column " ~ settings.time_column ~ " is a " ~ found[0].type ~ ". Cast it to timestamptz or date.") -%}
     {%- endif -%}
     {%- if settings.by_tenant and not columns | selectattr('name', 'equalto', 'tenant_id') | list -%}
-        {%- do windowed_error("its SQL gives no tenant_id, by which it is refreshed tenant by tenant. Select it, or add by_tenant=false to its config.") -%}
+        {%- do model_error("its SQL gives no tenant_id, by which it is refreshed tenant by tenant. Select it, or add by_tenant=false to its config.") -%}
     {%- endif -%}
     {%- set nulls = run_query(
         'select 1 from ' ~ adapter.quote(staged) ~ ' where ' ~ settings.time_column ~ ' is null limit 1'
     ) -%}
     {%- if nulls | length > 0 -%}
-        {%- do windowed_error("some rows have no " ~ settings.time_column ~ ": they would lie in no window. Leave them out in its SQL.") -%}
+        {%- do model_error("some rows have no " ~ settings.time_column ~ ": they would lie in no slice. Leave them out in its SQL.") -%}
     {%- endif -%}
 {% endmacro %}
 
-{#- The table that stands there must be one that a window can be replaced in. -#}
+{#- The table that stands there must be one that slices can be replaced in. -#}
 {% macro check_live(columns, settings) %}
     {%- set query -%}
         select time_column, chunk_interval = interval '{{ settings.chunk_interval }}' as same_interval
@@ -310,17 +310,17 @@
     {%- endset -%}
     {%- set registered = run_query(query) -%}
     {%- if registered | length == 0 -%}
-        {%- do windowed_error("its table " ~ this ~ " is no hypertable, so no window of it can be replaced. Run it once with --full-refresh.") -%}
+        {%- do model_error("its table " ~ this ~ " is no hypertable, so no slice of it can be replaced. Run it once with --full-refresh.") -%}
     {%- elif registered[0]['time_column'] != settings.time_column -%}
-        {%- do windowed_error("its table is cut by " ~ registered[0]['time_column'] ~ ", its config says " ~ settings.time_column ~ ". Run it once with --full-refresh.") -%}
+        {%- do model_error("its table is cut by " ~ registered[0]['time_column'] ~ ", its config says " ~ settings.time_column ~ ". Run it once with --full-refresh.") -%}
     {%- elif not registered[0]['same_interval'] -%}
-        {%- do windowed_error("its chunk_interval has changed to " ~ settings.chunk_interval ~ ". Run it once with --full-refresh.") -%}
+        {%- do model_error("its chunk_interval has changed to " ~ settings.chunk_interval ~ ". Run it once with --full-refresh.") -%}
     {%- endif -%}
 {% endmacro %}
 
 {#-
     Bring the table's columns into line with the model's SQL, as on_schema_change says; answers the columns to write.
-    The other windows know nothing of a new column: it is null there until a full refresh.
+    The other slices know nothing of a new column: it is null there until a full refresh.
 -#}
 {% macro change_columns(columns, live_columns) %}
     {#- dbt's own default is ignore, which loses columns without a word: here it must be asked for. -#}
@@ -346,8 +346,8 @@
         else []
     ) -%}
     {%- if cannot -%}
-        {%- do windowed_error(
-            "its SQL and its table differ, and a window cannot change the columns of all the others."
+        {%- do model_error(
+            "its SQL and its table differ, and a slice cannot change the columns of all the others."
             ~ (" New: " ~ new | join(', ') ~ "." if new else "")
             ~ (" Gone: " ~ gone | join(', ') ~ "." if gone else "")
             ~ (" Of another type: " ~ retyped | join(', ') ~ "." if retyped else "")

@@ -12,7 +12,7 @@
 {% endmacro %}
 
 {% macro postgres__apply_grants(relation, grant_config, should_revoke=true) %}
-    {%- if not is_windowed(model) or builds_whole() -%}
+    {%- if not is_sliced(model) or builds_whole() -%}
         {%- call statement('restore_properties') -%}
             select timeseries.restore_properties(
                 '{{ relation.schema }}', '{{ relation.identifier }}', '{{ make_backup_relation(relation, 'table').identifier }}'

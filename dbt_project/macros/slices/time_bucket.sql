@@ -9,7 +9,7 @@
         {{ return("time_bucket(interval '" ~ bucket ~ "', " ~ column ~ ")") }}
     {%- endif -%}
     {%- if parse_bucket(bucket) is none -%}
-        {%- do windowed_error("bucket is a number of minutes, hours, days, weeks, months or years, such as '1 day', not '" ~ bucket ~ "'.") -%}
+        {%- do model_error("bucket is a number of minutes, hours, days, weeks, months or years, such as '1 day', not '" ~ bucket ~ "'.") -%}
     {%- endif -%}
     {%- if 'function_schema' not in model -%}
         {%- do model.update(run_query('select function_schema from timeseries.engine')[0]) -%}
@@ -45,16 +45,16 @@
 {% macro check_bucket(bucket) %}
     {%- set own = parse_bucket(bucket) -%}
     {%- if own is none -%}
-        {%- do windowed_error("bucket is a number of minutes, hours, days, weeks, months or years, such as '1 day', not '" ~ bucket ~ "'. Add bucket='1 day' to its config and group by {{ time_bucket(...) }}.") -%}
+        {%- do model_error("bucket is a number of minutes, hours, days, weeks, months or years, such as '1 day', not '" ~ bucket ~ "'. Add bucket='1 day' to its config and group by {{ time_bucket(...) }}.") -%}
     {%- elif own.minutes is defined and own.minutes % 1440 and 1440 % own.minutes -%}
-        {%- do windowed_error("a bucket of " ~ bucket ~ " crosses midnight: windows are whole UTC days. Take a bucket that divides a day, or whole days.") -%}
+        {%- do model_error("a bucket of " ~ bucket ~ " crosses midnight: what is refreshed are whole UTC days. Take a bucket that divides a day, or whole days.") -%}
     {%- endif -%}
     {%- for id in model.depends_on.nodes -%}
         {%- set parent = graph.nodes.get(id) if execute else none -%}
         {%- if parent and parent.config.materialized == 'continuous_aggregate' -%}
             {%- set theirs = parse_bucket(parent.config.get('bucket')) -%}
             {%- if theirs is not none and not is_multiple(own, theirs) -%}
-                {%- do windowed_error("its bucket of " ~ bucket ~ " is not a multiple of the " ~ parent.config.bucket ~ " of " ~ parent.name ~ ", which it reads. Change one of the two, or read " ~ parent.name ~ "'s own source.") -%}
+                {%- do model_error("its bucket of " ~ bucket ~ " is not a multiple of the " ~ parent.config.bucket ~ " of " ~ parent.name ~ ", which it reads. Change one of the two, or read " ~ parent.name ~ "'s own source.") -%}
             {%- endif -%}
         {%- endif -%}
     {%- endfor -%}

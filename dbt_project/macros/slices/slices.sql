@@ -1,32 +1,32 @@
 {#-
-    Windows: which slices, a tenant and a UTC day each, a run refreshes.
+    Which slices, a tenant and a UTC day each, a run refreshes.
 
     Each model refreshes the slices that are news to it (builds.sql), or the days of all tenants that a run is asked for in one
-    of two ways, as half-open windows of event time:
-      --vars '{windows: [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], ...]}'
+    of two ways, as half-open spans of time:
+      --vars '{days: [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"], ...]}'
       --event-time-start 2026-01-01 --event-time-end 2026-01-03      (dbt's own flags, always UTC)
     The whole is built with --full-refresh, where the model's relation is missing or a model that it reads was built whole, and
     for the models that the variable rebuild names (--vars '{rebuild: [fct_downloads]}').
 
-    Every window is widened to whole UTC days: duplicates, rollups and reports are all by UTC day.
+    Every span is widened to whole UTC days: duplicates, rollups and reports are all by UTC day.
 -#}
 
-{#- The windows that were asked for, as a list of [first day, day after the last]; else none. -#}
-{% macro given_windows() %}
-    {%- set given = var('windows', none) -%}
+{#- The days that were asked for, as a list of [first day, day after the last]; else none. -#}
+{% macro given_days() %}
+    {%- set given = var('days', none) -%}
     {%- set starts_at = invocation_args_dict.get('event_time_start') -%}
     {%- set ends_at = invocation_args_dict.get('event_time_end') -%}
     {%- if given is not none and (starts_at or ends_at) -%}
         {{ exceptions.raise_compiler_error(
-            'Windows are given twice: by the variable windows and by --event-time-start/--event-time-end. Leave one out.'
+            'Days are given twice: by the variable days and by --event-time-start/--event-time-end. Leave one out.'
         ) }}
     {%- elif given is not none -%}
-        {{ return(parse_windows(given)) }}
+        {{ return(parse_days(given)) }}
     {%- elif starts_at and ends_at -%}
-        {{ return(parse_windows([[as_utc(starts_at), as_utc(ends_at)]])) }}
+        {{ return(parse_days([[as_utc(starts_at), as_utc(ends_at)]])) }}
     {%- elif starts_at or ends_at -%}
         {{ exceptions.raise_compiler_error(
-            'A window has two ends: give --event-time-start and --event-time-end, or neither.'
+            'A span of days has two ends: give --event-time-start and --event-time-end, or neither.'
         ) }}
     {%- endif -%}
     {{ return(none) }}
@@ -41,34 +41,34 @@
 {% endmacro %}
 
 {#- A list of [start, end] (ISO 8601 with an offset) as whole UTC days; every mistake is an error. -#}
-{% macro parse_windows(given) %}
+{% macro parse_days(given) %}
     {%- if given is string or given is mapping or given is not sequence -%}
         {{ exceptions.raise_compiler_error(
-            'The variable windows is a list of [start, end], for example '
+            'The variable days is a list of [start, end], for example '
             ~ '[["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"]]; it is: ' ~ given
         ) }}
     {%- elif given | length == 0 -%}
         {{ exceptions.raise_compiler_error(
-            'The variable windows is empty. Leave it out to build the whole; do not run dbt when nothing has changed.'
+            'The variable days is empty. Leave it out to build the whole; do not run dbt when nothing has changed.'
         ) }}
     {%- endif -%}
-    {%- set windows = [] -%}
-    {%- for window in given -%}
-        {%- if window is string or window is mapping or window is not sequence or window | length != 2 -%}
-            {{ exceptions.raise_compiler_error('A window is [start, end]; this one is: ' ~ window) }}
+    {%- set spans = [] -%}
+    {%- for span in given -%}
+        {%- if span is string or span is mapping or span is not sequence or span | length != 2 -%}
+            {{ exceptions.raise_compiler_error('A span of days is [start, end]; this one is: ' ~ span) }}
         {%- endif -%}
-        {%- set starts_at = parse_instant(window[0]) -%}
-        {%- set ends_at = parse_instant(window[1]) -%}
+        {%- set starts_at = parse_instant(span[0]) -%}
+        {%- set ends_at = parse_instant(span[1]) -%}
         {%- if starts_at >= ends_at -%}
             {{ exceptions.raise_compiler_error(
-                'A window must end after it starts; this one is [' ~ window[0] ~ ', ' ~ window[1] ~ ').'
+                'A span of days must end after it starts; this one is [' ~ span[0] ~ ', ' ~ span[1] ~ ').'
             ) }}
         {%- endif -%}
         {%- set one_day = modules.datetime.timedelta(days=1) -%}
         {%- set last_instant = ends_at - modules.datetime.timedelta(microseconds=1) -%}
-        {%- do windows.append([starts_at.date().isoformat(), (last_instant.date() + one_day).isoformat()]) -%}
+        {%- do spans.append([starts_at.date().isoformat(), (last_instant.date() + one_day).isoformat()]) -%}
     {%- endfor -%}
-    {{ return(windows) }}
+    {{ return(spans) }}
 {% endmacro %}
 
 {#- An ISO 8601 time with an offset as a datetime in UTC. YAML may have read it already. -#}
@@ -79,11 +79,11 @@
     {%- set match = modules.re.match(shape, text) -%}
     {%- if match is none -%}
         {{ exceptions.raise_compiler_error(
-            'Not a time of a window: ' ~ text ~ '. Write it with date, time and offset: 2026-01-01T00:00:00Z.'
+            'Not a time: ' ~ text ~ '. Write it with date, time and offset: 2026-01-01T00:00:00Z.'
         ) }}
     {%- elif match.group(3) is none -%}
         {{ exceptions.raise_compiler_error(
-            'A time of a window needs an offset: ' ~ text ~ ' could be anywhere. Write ' ~ text ~ 'Z for UTC.'
+            'A time needs an offset: ' ~ text ~ ' could be anywhere. Write ' ~ text ~ 'Z for UTC.'
         ) }}
     {%- endif -%}
     {{ return(modules.datetime.datetime.fromisoformat(text).astimezone(modules.pytz.utc)) }}
@@ -96,7 +96,7 @@
 {% macro slices_predicate(slices, column, column_type='timestamptz', tenant_column='tenant_id', before_days=0, after_days=0) %}
     {%- if column_type not in ['timestamptz', 'date'] -%}
         {{ exceptions.raise_compiler_error(
-            'in_window(' ~ column ~ '): column_type is timestamptz or date, not ' ~ column_type ~ '.'
+            'in_slices(' ~ column ~ '): column_type is timestamptz or date, not ' ~ column_type ~ '.'
         ) }}
     {%- endif -%}
     {%- set groups = [] -%}
@@ -133,30 +133,30 @@
 {% endmacro %}
 
 {#-
-    Where the window applies: renders a condition on a column of time and the tenant beside it, or true when the whole is
+    Where the slices apply: renders a condition on a column of time and the tenant beside it, or true when the whole is
     built. tenant_column names the tenant where it is no tenant_id beside the column, or where that is an expression; false
     where there is none.
 
-    In a model the window is the one that the model's config declares (window_before_days, window_after_days):
+    In a model they are as wide as the model's config declares (before_days, after_days):
     the same that its materialization replaces. before_days and after_days widen one reading further, for
-    example for exposures that lie before the conversions of the window. column_type is timestamptz or date.
+    example for exposures that lie before the conversions of the slices. column_type is timestamptz or date.
     In a continuous aggregate it only marks the place: the engine knows which buckets it brings up to date.
 -#}
-{% macro in_window(column, before_days=0, after_days=0, column_type='timestamptz', tenant_column=none) %}
+{% macro in_slices(column, before_days=0, after_days=0, column_type='timestamptz', tenant_column=none) %}
     {%- if not execute -%}
         {{ return('true') }}
     {%- endif -%}
     {%- if model.resource_type == 'model' -%}
         {%- if model.config.materialized == 'continuous_aggregate' -%}
-            {%- do windowed_config() -%}
+            {%- do sliced_config() -%}
             {%- if before_days or after_days -%}
-                {%- do windowed_error("a continuous aggregate reads exactly the window that it replaces. Take before_days and after_days out of in_window(), or make it a hypertable.") -%}
+                {%- do model_error("a continuous aggregate reads exactly the days that it replaces. Take before_days and after_days out of in_slices(), or make it a hypertable.") -%}
             {%- endif -%}
             {{ return('/*window:' ~ column ~ ':' ~ column_type ~ '*/ true /*:window*/') }}
         {%- elif model.config.materialized == 'hypertable' -%}
-            {%- do windowed_config() -%}
+            {%- do sliced_config() -%}
         {%- elif model.config.materialized != 'incremental' -%}
-            {%- do windowed_error("a " ~ model.config.materialized ~ " has no window: the one of this run would be baked into it. Take in_window() out, or make it a hypertable.") -%}
+            {%- do model_error("a " ~ model.config.materialized ~ " has no slices: those of this run would be baked into it. Take in_slices() out, or make it a hypertable.") -%}
         {%- endif -%}
     {%- endif -%}
     {%- set slices = slices_at_hand() -%}
@@ -198,7 +198,7 @@
     {%- if 'looks_at' not in model -%}
         {%- set tested = graph.nodes.get(model.attached_node) or model -%}
         {%- set names = [] -%}
-        {%- for producer in ([tested] if is_windowed(tested) else producers_of(tested)) -%}
+        {%- for producer in ([tested] if is_sliced(tested) else producers_of(tested)) -%}
             {%- do names.append("'" ~ producer.name ~ "'") -%}
         {%- endfor -%}
         {%- set row = run_query(
@@ -212,18 +212,18 @@
     {{ return(model.looks_at) }}
 {% endmacro %}
 
-{#- The windows that were asked for, of all tenants; none where there are none. -#}
+{#- The days that were asked for, of all tenants; none where there are none. -#}
 {% macro given_slices() %}
-    {%- set given = given_windows() -%}
+    {%- set given = given_days() -%}
     {{ return([{'tenants': none, 'days': given}] if given is not none else none) }}
 {% endmacro %}
 
 {#- The widening that a model's config declares; nothing for every other node. -#}
 {% macro own_widening(node) %}
-    {%- if node.resource_type == 'model' and node.config.materialized in windowed_materializations() -%}
+    {%- if node.resource_type == 'model' and node.config.materialized in sliced_materializations() -%}
         {{ return({
-            'before': node.config.get('window_before_days', 0),
-            'after': node.config.get('window_after_days', 0),
+            'before': node.config.get('before_days', 0),
+            'after': node.config.get('after_days', 0),
         }) }}
     {%- endif -%}
     {{ return({'before': 0, 'after': 0}) }}

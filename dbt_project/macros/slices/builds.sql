@@ -22,7 +22,7 @@
 -#}
 {% macro build_at_hand() %}
     {%- if 'build' not in model -%}
-        {%- set build = begin_build(has_no_window()) -%}
+        {%- set build = begin_build(has_no_slices()) -%}
         {#- TimescaleDB ties an aggregate to the table that it was made on. -#}
         {%- if model.config.materialized == 'continuous_aggregate' and any_of_all(build.slices) -%}
             {%- set build = begin_build(true) -%}
@@ -57,8 +57,8 @@
 {#- The days that were asked for, as a datemultirange; null where none were. -#}
 {% macro given_days() %}
     {%- set given = [] -%}
-    {%- for window in given_windows() or [] -%}
-        {%- do given.append("'[" ~ window[0] ~ ',' ~ window[1] ~ ")'::daterange") -%}
+    {%- for span in given_days() or [] -%}
+        {%- do given.append("'[" ~ span[0] ~ ',' ~ span[1] ~ ")'::daterange") -%}
     {%- endfor -%}
     {{ return('datemultirange(' ~ given | join(', ') ~ ')' if given else 'null') }}
 {% endmacro %}
@@ -117,13 +117,13 @@
 {% endmacro %}
 
 {#- Whether the model at hand can only be built whole in this invocation, or is meant to be. -#}
-{% macro has_no_window() %}
+{% macro has_no_slices() %}
     {%- set existing = load_cached_relation(this) -%}
     {{ return(
         model.name in var('rebuild', []) or flags.FULL_REFRESH or should_full_refresh() or existing is none
-        or not is_windowed(model)
+        or not is_sliced(model)
         or (model.config.materialized == 'hypertable' and not existing.is_table)
-        or (model.config.materialized == 'continuous_aggregate' and not is_defined_as(windowed_config(), without_limits(model.compiled_code)))
+        or (model.config.materialized == 'continuous_aggregate' and not is_defined_as(sliced_config(), without_limits(model.compiled_code)))
     ) }}
 {% endmacro %}
 
@@ -147,7 +147,7 @@
     group by b.model
 {%- endmacro %}
 
-{#- A post-hook for an incremental model: the other models with windows note their builds by themselves. -#}
+{#- A post-hook for an incremental model: the other models with slices note their builds by themselves. -#}
 {% macro note_build() -%}
     {%- if execute -%}
         {{ note_looked_at() }};
@@ -155,7 +155,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- The models with windows, and raw tables, that a node reads, directly or through views: an array of text. -#}
+{#- The models with slices, and raw tables, that a node reads, directly or through views: an array of text. -#}
 {% macro producers(node) %}
     {%- set names = [] -%}
     {%- for producer in producers_of(node) -%}
@@ -173,7 +173,7 @@
         {%- if id not in seen -%}
             {%- do seen.append(id) -%}
             {%- set parent = graph.nodes.get(id) or graph.sources.get(id) -%}
-            {%- if parent and (parent.resource_type == 'source' or is_windowed(parent)) -%}
+            {%- if parent and (parent.resource_type == 'source' or is_sliced(parent)) -%}
                 {%- do found.append(parent) -%}
             {%- elif parent and parent.resource_type == 'model' -%}
                 {%- do waiting.extend(parent.depends_on.nodes) -%}
