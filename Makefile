@@ -28,6 +28,7 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/sqlfluff lint models dbt_project/tests
 	$(BIN)/earmark dbt parse --no-partial-parse --warn-error-options '{"error": ["Deprecations"], "silence": ["UnsupportedConstraintMaterialization"]}'
+	$(BIN)/dbt-bouncer run --config-file pyproject.toml
 
 docs: $(STAMP)  ## Write what the docs repeat of models and seeds
 	@$(BIN)/python docs/generate.py

@@ -22,7 +22,11 @@
     {%- if where -%}
         {%- set match = modules.re.search('__in_slices__\(\s*([a-z_.]+)\s*\)', where) -%}
         {%- if match -%}
-            {%- set where = where.replace(match.group(0), in_slices(match.group(1))) -%}
+            {%- set column = (tested.columns if tested else {}).get(match.group(1)) -%}
+            {%- set is_date = column and column.data_type == 'date' -%}
+            {%- set where = where.replace(
+                match.group(0), in_slices(match.group(1), column_type='date' if is_date else 'timestamptz')
+            ) -%}
         {%- endif -%}
         {%- do conditions.append('(' ~ where ~ ')') -%}
     {%- endif -%}
