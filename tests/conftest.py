@@ -1,14 +1,16 @@
 """Fixtures for every test: a PostgreSQL server for the session and a fresh, migrated database for each test.
 
 The server is the one that ``EARMARK_TEST_DATABASE_URL`` names, or an embedded one under ``.earmark/test``.
-All workers share it; each database is cloned from a template, made once for each state of the migrations.
+All workers share it; each database is cloned from a template, made once for each state of the migrations. Tests that
+are marked ``built`` get one in which every model was built, while it was empty: their builds then only refresh.
 """
 
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -20,6 +22,7 @@ from earmark.warehouse import embedded
 from earmark.warehouse.database import Database, advisory_lock
 from earmark.warehouse.engine import Engine, prepare
 from earmark.warehouse.migrations import read_migrations
+from earmark.warehouse.refresh import Refresh
 
 SHARED_DATA = PROJECT_ROOT.parent / "shared" / "data"
 
@@ -72,9 +75,18 @@ def timescaledb_template(server: Database) -> Database:
     return _make_template(server, Engine.TIMESCALEDB)
 
 
-def _make_template(server: Database, engine: Engine) -> Database:
+@pytest.fixture(scope="session")
+def built_templates(server: Database) -> Callable[[Engine], Database]:
+    """Return what gives a template with all models built, by engine."""
+    return cache(lambda engine: _make_template(server, engine, built=True))
+
+
+def _make_template(server: Database, engine: Engine, *, built: bool = False) -> Database:
     texts = "".join(migration.checksum for migration in read_migrations())
-    name = f"earmark_template_{engine}_{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
+    if built:
+        texts += "".join(path.read_text() for path in _models())
+    digest = hashlib.sha256(texts.encode()).hexdigest()[:12]
+    name = f"earmark_template_{engine}_{'built_' if built else ''}{digest}"
     database = replace(server, name=name)
     with server.connect(autocommit=True) as connection, advisory_lock(connection, "test template"):
         row = connection.execute("select datistemplate from pg_database where datname = %s", (name,)).fetchone()
@@ -83,6 +95,9 @@ def _make_template(server: Database, engine: Engine) -> Database:
             connection.execute(sql.SQL("drop database if exists {}").format(identifier))
             connection.execute(sql.SQL("create database {} encoding 'UTF8' template template0").format(identifier))
             prepare(database, engine)
+            if built:
+                for _ in Refresh(database).run():
+                    pass
             connection.execute(
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (name,)
             )  # TimescaleDB's scheduler keeps a connection
@@ -91,16 +106,34 @@ def _make_template(server: Database, engine: Engine) -> Database:
     return database
 
 
+def _models() -> list[Path]:
+    folders = [PROJECT_ROOT / name for name in ("models", "seeds", "dbt_project")]
+    found = (path for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".yml", ".csv"))
+    return [PROJECT_ROOT / "dbt_project.yml", *sorted(found)]
+
+
 @pytest.fixture
-def address(server: Database, template: Database) -> Iterator[Database]:
+def address(
+    request: pytest.FixtureRequest,
+    server: Database,
+    template: Database,
+    built_templates: Callable[[Engine], Database],
+) -> Iterator[Database]:
     """Return a fresh migrated database on plain PostgreSQL; it is dropped after the test."""
-    yield from _clone(server, template)
+    is_built = request.node.get_closest_marker("built")
+    yield from _clone(server, built_templates(Engine.POSTGRES) if is_built else template)
 
 
 @pytest.fixture
-def timescaledb(server: Database, timescaledb_template: Database) -> Iterator[Database]:
+def timescaledb(
+    request: pytest.FixtureRequest,
+    server: Database,
+    timescaledb_template: Database,
+    built_templates: Callable[[Engine], Database],
+) -> Iterator[Database]:
     """Return a fresh migrated database on TimescaleDB; it is dropped after the test."""
-    yield from _clone(server, timescaledb_template)
+    is_built = request.node.get_closest_marker("built")
+    yield from _clone(server, built_templates(Engine.TIMESCALEDB) if is_built else timescaledb_template)
 
 
 @pytest.fixture(params=[Engine.POSTGRES, pytest.param(Engine.TIMESCALEDB, marks=pytest.mark.timescaledb)])

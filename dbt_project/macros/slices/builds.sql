@@ -44,7 +44,7 @@
     {%- set query -%}
         select b.slices::text as slices, b.horizon
         from ingest.begin_build(
-            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }}, {{ given_days() }}
+            '{{ model.name }}', '{{ invocation_id }}', {{ producers(model) }}, {{ whole }}, {{ given_multirange() }}
         ) as b
     {%- endset -%}
     {%- set row = run_query(query)[0] -%}
@@ -55,7 +55,7 @@
 {% endmacro %}
 
 {#- The days that were asked for, as a datemultirange; null where none were. -#}
-{% macro given_days() %}
+{% macro given_multirange() %}
     {%- set given = [] -%}
     {%- for span in given_days() or [] -%}
         {%- do given.append("'[" ~ span[0] ~ ',' ~ span[1] ~ ")'::daterange") -%}
@@ -87,7 +87,7 @@
 
 {#- What is news to the model at hand: tenant_id (empty: all), day (-infinity: any), key (a column; empty: any row), value. -#}
 {% macro news() %}
-    {{ return("ingest.news('" ~ model.name ~ "', " ~ producers(model) ~ ', ' ~ given_days() ~ ')') }}
+    {{ return("ingest.news('" ~ model.name ~ "', " ~ producers(model) ~ ', ' ~ given_multirange() ~ ')') }}
 {% endmacro %}
 
 {#- The condition that rows lie in slices of which the news do not say which rows changed, and in the days after them. -#}
