@@ -509,8 +509,9 @@ $$;
 -- whole there once.
 create or replace function ingest.begin_run()
 returns void
-language sql
+language plpgsql
 as $$
+begin
     update ingest.changes set changed_by = '3' where changed_by >= pg_snapshot_xmax(pg_current_snapshot());
     delete from ingest.changes as c
     using (
@@ -523,8 +524,10 @@ as $$
         for update skip locked
     ) as f
     where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day and c.key = f.key;
-    select ingest.narrow();
+    perform timeseries.analyze_new_chunks();
+    perform ingest.narrow();
     delete from ingest.builds where begun_at < now() - interval '7 days';
+end;
 $$;
 
 -- The slices that wait for a refresh: news to some model, or, before the first build, all of them.
