@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run ui test crash lint docs bench clean
+.PHONY: help run ui test crash lint docs lineage bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -33,12 +33,18 @@ lint: $(STAMP)  ## Check style, types, SQL and dbt's deprecations
 docs: $(STAMP)  ## Write what the docs repeat of models and seeds
 	@$(BIN)/python docs/generate.py
 
+lineage: $(STAMP)  ## Write a page that shows where each column comes from: target/lineage/index.html
+	@test -x $(VENV)-lineage/bin/colibri || { $(PYTHON) -m venv $(VENV)-lineage \
+		&& $(VENV)-lineage/bin/pip install -q --disable-pip-version-check dbt-colibri==0.3.7; }
+	@$(BIN)/earmark dbt docs generate --quiet
+	@$(VENV)-lineage/bin/colibri generate --manifest target/manifest.json --catalog target/catalog.json --output-dir target/lineage
+
 bench: $(STAMP)  ## Print the figures of benchmarks/
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 clean:  ## Stop the embedded server and remove what was set up, data included
 	@if [ -x $(BIN)/earmark ]; then $(BIN)/earmark db stop; fi
-	rm -rf $(VENV) .earmark target logs
+	rm -rf $(VENV) $(VENV)-lineage .earmark target logs
 
 # uv installs the pinned packages in seconds; where it cannot (a mirror that only pip is told of), pip does.
 $(STAMP): pyproject.toml constraints.txt
