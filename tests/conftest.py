@@ -2,7 +2,7 @@
 
 The server is the one that ``EARMARK_TEST_DATABASE_URL`` names, or an embedded one under ``.earmark/test``.
 All workers share it; each database is cloned from a template, made once for each state of the migrations. Tests
-that are marked ``built`` get one in which every model was built, while it was empty: their builds then only refresh.
+that are marked ``built`` get one in which every model was built, while it was empty: their builds only refresh.
 """
 
 import hashlib

@@ -33,7 +33,7 @@ def fail(message: str) -> NoReturn:
 
 def note(text: str) -> None:
     """Say on stderr what the user should know beside the result."""
-    note(text)
+    err.print(f"[bold yellow]note[/bold yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:

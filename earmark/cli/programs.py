@@ -25,7 +25,7 @@ app = typer.Typer()
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def dbt_(context: typer.Context) -> None:
-    """Run any dbt command on this database: earmark dbt build --select marts.
+    """Run any dbt command on this database: earmark dbt build --select downloads.
 
     A command that builds waits for a refresh at work, and a refresh for it: dbt looks once, when it begins,
     which relations there are, and fails where another makes them meanwhile.

@@ -65,9 +65,10 @@ _SCHEMAS: Final = ["raw", "ingest", "tenancy", "timeseries", "attribution"]
 
 
 def clone(server: Database, template: Database, database: Database) -> None:
-    """Make a database anew, as another is."""
+    """Make a database anew, as another is; whoever is still in that one, such as a worker of the server, is ended."""
     drop(server, database)
     with server.connect(autocommit=True) as connection:
+        _end_sessions(connection, template)
         connection.execute(
             sql.SQL("create database {} encoding 'UTF8' template {}").format(
                 sql.Identifier(database.name), sql.Identifier(template.name)
@@ -81,9 +82,13 @@ def disconnect(server: Database, database: Database) -> None:
         connection.execute(
             sql.SQL("alter database {} allow_connections false").format(sql.Identifier(database.name))
         )
-        connection.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (database.name,)
-        )
+        _end_sessions(connection, database)
+
+
+def _end_sessions(connection: psycopg.Connection, database: Database) -> None:
+    connection.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (database.name,)
+    )
 
 
 def drop(server: Database, database: Database) -> None:

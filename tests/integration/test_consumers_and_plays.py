@@ -22,7 +22,13 @@ EPISODES = {"e1": "p1", "e2": "p1", "e3": "p2"}
 FIRST_DAY = datetime(2026, 2, 20, tzinfo=UTC)
 # Without the tests that need other models too.
 MODELS = (
-    *("+rpt_consumers", "+rpt_ad_plays_daily", "+rpt_unmatched_urls", "+rollups", "+rpt_campaigns"),
+    *(
+        "+rpt_consumers",
+        "+rpt_ad_plays_daily",
+        "+rpt_unmatched_urls",
+        "+config.materialized:continuous_aggregate",
+        "+rpt_campaigns",
+    ),
     *("--indirect-selection", "buildable"),
 )
 TABLES = {

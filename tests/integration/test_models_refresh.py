@@ -237,7 +237,7 @@ def test_a_first_build_of_given_days_builds_the_whole(dbt: Dbt, warehouse: psyco
         "+rpt_attribution_windows_daily",
         "+rpt_signal_overlap_daily",
         "+rpt_response_outcomes_daily",
-        "+rollups",
+        "+config.materialized:continuous_aggregate",
         days=[span(2, 2)],
     )
     first = contents(warehouse)
