@@ -106,6 +106,11 @@ def _make_template(server: Database, engine: Engine, *, built: bool = False) -> 
     return database
 
 
+def _wants_built(request: pytest.FixtureRequest) -> bool:
+    marker = request.node.get_closest_marker("built")
+    return marker is not None and marker.args != (False,)
+
+
 def _models() -> list[Path]:
     folders = [PROJECT_ROOT / name for name in ("models", "seeds", "dbt_project")]
     found = (path for folder in folders for path in folder.rglob("*") if path.suffix in (".sql", ".yml", ".csv"))
@@ -120,8 +125,7 @@ def address(
     built_templates: Callable[[Engine], Database],
 ) -> Iterator[Database]:
     """Return a fresh migrated database on plain PostgreSQL; it is dropped after the test."""
-    is_built = request.node.get_closest_marker("built")
-    yield from _clone(server, built_templates(Engine.POSTGRES) if is_built else template)
+    yield from _clone(server, built_templates(Engine.POSTGRES) if _wants_built(request) else template)
 
 
 @pytest.fixture
@@ -132,8 +136,9 @@ def timescaledb(
     built_templates: Callable[[Engine], Database],
 ) -> Iterator[Database]:
     """Return a fresh migrated database on TimescaleDB; it is dropped after the test."""
-    is_built = request.node.get_closest_marker("built")
-    yield from _clone(server, built_templates(Engine.TIMESCALEDB) if is_built else timescaledb_template)
+    yield from _clone(
+        server, built_templates(Engine.TIMESCALEDB) if _wants_built(request) else timescaledb_template
+    )
 
 
 @pytest.fixture(params=[Engine.POSTGRES, pytest.param(Engine.TIMESCALEDB, marks=pytest.mark.timescaledb)])

@@ -504,7 +504,7 @@ begin
 end;
 $$;
 
--- Before a run: what every reader has seen is forgotten. In a cluster that a dump was restored into, transactions are numbered
+-- Before a run: what every reader of a producer has seen is forgotten. In a cluster that a dump was restored into, transactions are numbered
 -- anew, and the changes of the dump bear numbers that are yet to come: they are older than all, for each model is built
 -- whole there once.
 create or replace function ingest.begin_run()
@@ -515,16 +515,26 @@ begin
     update ingest.changes set changed_by = '3' where changed_by >= pg_snapshot_xmax(pg_current_snapshot());
     delete from ingest.changes as c
     using (
+        with readers as (
+            select i.producer, min(pg_snapshot_xmin(b.seen)) as seen
+            from ingest.model_builds as b
+            cross join unnest(b.inputs) as i (producer)
+            where b.seen is not null and b.cluster = ingest.cluster()
+            group by i.producer
+        )
+
         select s.producer, s.tenant_id, s.day, s.key
         from ingest.changes as s
-        where s.changed_by < (
-            select min(pg_snapshot_xmin(b.seen)) from ingest.model_builds as b
-            where b.seen is not null and b.cluster = ingest.cluster()
-        )
-        for update skip locked
+        left join readers as r on s.producer = r.producer
+        -- What a model notes and nobody reads is forgotten at once; what is loaded waits for who will read it.
+        where
+            s.changed_by < coalesce(
+                r.seen, case when s.producer not like '%.%' then pg_snapshot_xmin(pg_current_snapshot()) end
+            )
+        for update of s skip locked
     ) as f
     where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day and c.key = f.key;
-    perform timeseries.analyze_new_chunks();
+    perform timeseries.analyze_new_chunks('raw');
     perform ingest.narrow();
     delete from ingest.builds where begun_at < now() - interval '7 days';
 end;

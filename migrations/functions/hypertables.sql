@@ -224,9 +224,9 @@ begin
 end;
 $$;
 
--- Analyse what has been loaded into chunks of raw tables that nobody has analysed yet; answers how many. A refresh that
--- comes before autovacuum would take 40,000 new requests for 36, and join them in loops.
-create or replace function timeseries.analyze_new_chunks()
+-- Analyse chunks with rows that nobody has analysed yet, of a table or of all of a schema; answers how many. Who reads them
+-- before autovacuum comes would take 40,000 new requests for 36, and join them in loops.
+create or replace function timeseries.analyze_new_chunks(of_schema text, of_table text default null)
 returns integer
 language plpgsql
 as $$
@@ -239,7 +239,8 @@ begin
         from timeseries.hypertables as h
         inner join pg_inherits as i on i.inhparent = timeseries.find_relation(h.schema_name, h.table_name)
         inner join pg_class as c on c.oid = i.inhrelid
-        where h.schema_name = 'raw' and c.reltuples < 0 and pg_relation_size(c.oid) > 0
+        where h.schema_name = of_schema and h.table_name = coalesce(of_table, h.table_name)
+            and c.reltuples < 0 and pg_relation_size(c.oid) > 0
     loop
         execute format('analyze %s', chunk);
         analyzed := analyzed + 1;

@@ -65,7 +65,7 @@ _SCHEMAS: Final = ["raw", "ingest", "tenancy", "timeseries", "attribution"]
 
 
 def clone(server: Database, template: Database, database: Database) -> None:
-    """Make a database anew, as another is; whoever is still in that one, such as a worker of the server, is ended."""
+    """Make a database anew, as another is; who is still in that one, such as a worker of the server, is ended."""
     drop(server, database)
     with server.connect(autocommit=True) as connection:
         _end_sessions(connection, template)

@@ -9,6 +9,8 @@ from dbt.cli.main import dbtRunner, dbtRunnerResult
 
 from earmark.settings import PROJECT_ROOT
 from earmark.warehouse.database import Database
+from earmark.warehouse.dbt import as_dict
+from earmark.warehouse.refresh import make_plan
 
 SLICED = "config.materialized:hypertable config.materialized:continuous_aggregate config.materialized:incremental"
 
@@ -25,9 +27,12 @@ class Dbt:
         parsed = dbtRunner().invoke(["parse", "--no-partial-parse", *self._arguments])
         assert parsed.success, parsed.exception
         self.manifest = parsed.result
+        self._plain = as_dict(self.manifest)
+        self._database: Database | None = None
 
     def use(self, database: Database, patch: pytest.MonkeyPatch) -> "Dbt":
         """Point the parsed project at a database: its name is part of every relation."""
+        self._database = database
         for name, value in database.environment().items():
             patch.setenv(name, value)
         for node in [*self.manifest.nodes.values(), *self.manifest.sources.values()]:
@@ -42,8 +47,15 @@ class Dbt:
         return dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments, *given])
 
     def build(self, *arguments: str, data_tests: bool = False, **variables: Any) -> None:
-        """Build everything, or with days the sliced models only."""
+        """Build everything, or with days the sliced models only; without a word, once all is built, what has news."""
         selected = ["--select", *SLICED.split()] if variables.get("days") and not arguments else []
+        if not arguments and not variables and self._database is not None:
+            with self._database.connect(autocommit=True) as connection:
+                plan = make_plan(connection, self._plain)
+            if plan.is_empty:
+                return
+            if not plan.stale:
+                selected = ["--select", *plan.models]
         without = ["unit_test"] if data_tests else ["unit_test", "test"]
         result = self("build", "--exclude-resource-types", *without, *selected, *arguments, **variables)
         assert result.success, self.messages(result)

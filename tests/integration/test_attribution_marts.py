@@ -17,6 +17,7 @@ from psycopg import sql
 
 from earmark.warehouse.database import Database
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 
 MARTS = (

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from earmark.warehouse.database import Database
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 
 APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"

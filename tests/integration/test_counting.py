@@ -13,6 +13,7 @@ import pytest
 
 from earmark.warehouse.database import Database
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"
 FIRST = datetime(2026, 1, 1, 22, tzinfo=UTC)

@@ -16,6 +16,7 @@ from earmark.demo import write_demo_data
 from earmark.ingestion.landing import load_landing
 from earmark.warehouse.database import Database
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 
 APP = "Overcast/3.0 (+http://overcast.fm/; iOS podcast app)"

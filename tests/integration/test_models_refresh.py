@@ -15,6 +15,7 @@ import pytest
 from earmark.warehouse.database import Database
 from earmark.warehouse.engine import Engine, recorded
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 TABLES = {
     "intermediate.int_user_agents__classified": None,
@@ -226,6 +227,7 @@ def test_a_refresh_of_the_changed_days_equals_a_rebuild(dbt: Dbt, warehouse: psy
     assert contents(warehouse) == refreshed
 
 
+@pytest.mark.built(False)
 def test_a_first_build_of_given_days_builds_the_whole(dbt: Dbt, warehouse: psycopg.Connection) -> None:
     add_history(warehouse)
     dbt.build(

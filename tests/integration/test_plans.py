@@ -10,6 +10,7 @@ import pytest
 
 from earmark.warehouse.database import Database
 
+pytestmark = pytest.mark.built
 Dbt = Any  # the class of conftest.py, which tests cannot import
 REFERENCE = """
 insert into tenancy.tenants (tenant_id, name) values ('acme', 'Acme');

@@ -216,6 +216,9 @@
         insert into {{ relation }} ({{ quoted_names(columns) }})
         select {{ quoted_names(columns) }} from {{ adapter.quote(staged) }}
     {%- endcall -%}
+    {%- call statement('analyze') -%}
+        select timeseries.analyze_new_chunks('{{ relation.schema }}', '{{ relation.identifier }}')
+    {%- endcall -%}
 {% endmacro %}
 
 {#- Make the chunks that the staged rows need, and no others: a slice may reach into an empty future. -#}
