@@ -515,22 +515,15 @@ begin
     update ingest.changes set changed_by = '3' where changed_by >= pg_snapshot_xmax(pg_current_snapshot());
     delete from ingest.changes as c
     using (
-        with readers as (
-            select i.producer, min(pg_snapshot_xmin(b.seen)) as seen
-            from ingest.model_builds as b
-            cross join unnest(b.inputs) as i (producer)
-            where b.seen is not null and b.cluster = ingest.cluster()
-            group by i.producer
-        )
-
         select s.producer, s.tenant_id, s.day, s.key
         from ingest.changes as s
-        left join readers as r on s.producer = r.producer
-        -- What a model notes and nobody reads is forgotten at once; what is loaded waits for who will read it.
-        where
-            s.changed_by < coalesce(
-                r.seen, case when s.producer not like '%.%' then pg_snapshot_xmin(pg_current_snapshot()) end
-            )
+        cross join lateral (
+            select count(*) as readers, bool_and(pg_visible_in_snapshot(s.changed_by, b.seen)) as have_seen
+            from ingest.model_builds as b
+            where s.producer = any(b.inputs) and b.seen is not null and b.cluster = ingest.cluster()
+        ) as r
+        -- What a model notes and nobody reads is forgotten too; what is loaded waits for who will read it.
+        where case when r.readers > 0 then r.have_seen else s.producer not like '%.%' end
         for update of s skip locked
     ) as f
     where c.producer = f.producer and c.tenant_id = f.tenant_id and c.day = f.day and c.key = f.key;

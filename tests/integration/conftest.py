@@ -47,7 +47,7 @@ class Dbt:
         return dbtRunner(manifest=self.manifest).invoke([*arguments, *self._arguments, *given])
 
     def build(self, *arguments: str, data_tests: bool = False, **variables: Any) -> None:
-        """Build everything, or with days the sliced models only; without a word, once all is built, what has news."""
+        """Build everything, or with days the sliced models; without a word, once all is built, what has news."""
         selected = ["--select", *SLICED.split()] if variables.get("days") and not arguments else []
         if not arguments and not variables and self._database is not None:
             with self._database.connect(autocommit=True) as connection:
