@@ -1,4 +1,4 @@
--- Modelled credit is of all journeys of a month together: no slices of it are refreshed, the stage `fit` builds this whole.
+-- Modelled credit is of all journeys of a month together: no slices of it are refreshed, the stage `fit` builds it.
 -- The hooks are those of rpt_campaign_lift, for the same reasons.
 {{ config(
     materialized='table',

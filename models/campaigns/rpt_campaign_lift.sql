@@ -1,6 +1,6 @@
 -- Figures that cannot be refreshed by slices: one late exposure moves a household from one group to the other.
--- The second hook: the planner takes joins of what it has no statistics of for tiny, where a nested loop goes through all
--- pairs of households.
+-- The second hook: the planner takes joins of what it has no statistics of for tiny, where a nested loop goes through
+-- all pairs of households.
 {{ config(
     materialized='table',
     tags=['fit'],

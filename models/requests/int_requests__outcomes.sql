@@ -81,8 +81,8 @@ filtered as (
 ),
 
 -- Addresses with many requests a day, then those with more listeners and episodes than one address can have. Two
--- steps, for only few addresses come to the second. Materialized: where nobody knows how many requests there are, joined in
--- a loop they were found anew for each request.
+-- steps, for only few addresses come to the second. Materialized: where nobody knows how many requests there are, they
+-- were joined in a loop, and found anew for each.
 busy_addresses as materialized (
     select
         filtered.tenant_id,
