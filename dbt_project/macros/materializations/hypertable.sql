@@ -58,14 +58,18 @@
 {% endmaterialization %}
 
 {#-
-    The rows to be, in a temporary table: evaluated once, in parallel where PostgreSQL sees fit.
+    The rows to be, in a temporary table: evaluated once, in parallel where PostgreSQL sees fit. The model's SQL is planned as
+    it stands (`offset 0`): with the predicate pushed into it, the planner expected one row of 36,000 and joined them in loops.
 -#}
 {% macro stage_rows(staged, sql, predicate) %}
     {%- call statement('stage') -%}
         select timeseries.read_columnstore_safely();
         create temporary table {{ adapter.quote(staged) }} on commit drop as
         select * from (
-            {{ sql }}
+            select * from (
+                {{ sql }}
+            ) as planned
+            offset 0
         ) as model_rows
         where {{ predicate }}
     {%- endcall -%}
