@@ -68,27 +68,23 @@ def attribute(
     on for higher orders), shapley. docs/journeys.md says what they do.
     """
     from earmark.journeys import comparison, reading
-    from earmark.journeys.errors import AttributionError
 
     if target is not None and target.suffix not in (".csv", ".parquet"):
         fail(f"{target}: give --out a name that ends in .csv or .parquet")
-    try:
-        options = comparison.Options(
-            weights=comparison.parse_weights(weights),
-            half_life=half_life,
-            direct=tuple(direct) if direct else None,
-            bootstrap=bootstrap,
-            seed=seed,
-        )
-        columns = reading.Columns(path, conversions, value, null, journey, channel, time, converted, converted_at)
-        journeys = reading.read_journeys(file, columns, separator=separator, per=per, lookback=lookback)
-        result = comparison.compare_journeys(
-            journeys, model or (), options, transforms=transform or (), converting_only=converting_only
-        )
-        if target is not None:
-            result.write(target)
-    except AttributionError as error:
-        fail(str(error))
+    options = comparison.Options(
+        weights=comparison.parse_weights(weights),
+        half_life=half_life,
+        direct=tuple(direct) if direct else None,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    columns = reading.Columns(path, conversions, value, null, journey, channel, time, converted, converted_at)
+    journeys = reading.read_journeys(file, columns, separator=separator, per=per, lookback=lookback)
+    result = comparison.compare_journeys(
+        journeys, model or (), options, transforms=transform or (), converting_only=converting_only
+    )
+    if target is not None:
+        result.write(target)
     if json_:
         print_json({**journeys.summary(), "notes": result.notes, "credit": result.table.to_dicts()})
         return

@@ -50,16 +50,13 @@ def methodology(
     settings = load_settings()
     with open_database(settings, read_only=True).connect("earmark methodology", read_only=True) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        try:
-            found = figures.gather(
-                connection,
-                tenant_ids or (),
-                first=start.date() if start else None,
-                last=end.date() if end else None,
-                trusted_proxies=len(settings.trusted_proxies),
-            )
-        except figures.MethodologyError as error:
-            fail(str(error))
+        found = figures.gather(
+            connection,
+            tenant_ids or (),
+            first=start.date() if start else None,
+            last=end.date() if end else None,
+            trusted_proxies=len(settings.trusted_proxies),
+        )
     text = document.render(found)
     if as_html:
         text = document.render_html(text)
