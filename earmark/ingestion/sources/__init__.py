@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from earmark.ingestion.sources import cloudfront, combined, generic, op3, rss, s3
+from earmark.ingestion.sources import cloudfront, collect, combined, generic, op3, rss, s3, shops
 from earmark.ingestion.sources.source import Context, Source
 
 SOURCES: Final[tuple[Source, ...]] = (
@@ -11,6 +11,10 @@ SOURCES: Final[tuple[Source, ...]] = (
     combined.SOURCE,
     op3.SOURCE,
     rss.SOURCE,
+    collect.PIXEL,
+    collect.PREFIX,
+    shops.SHOPIFY,
+    shops.WOOCOMMERCE,
     generic.SOURCE,
 )
 GENERIC: Final = generic.SOURCE
