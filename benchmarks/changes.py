@@ -111,8 +111,9 @@ class Bench:
     def written(self, since: int) -> int:
         """Count the rows of the models that transactions after this one have written."""
         tables = self.connection.execute(
-            "select schema_name, table_name from timeseries.hypertables where schema_name <> 'raw' and (select relkind"
-            " from pg_class where oid = to_regclass(format('%I.%I', schema_name, table_name))) in ('r', 'p')"
+            "select schema_name, table_name from timeseries.hypertables where schema_name <> 'raw' and"
+            " (select relkind from pg_class where oid = to_regclass(format('%I.%I', schema_name, table_name)))"
+            " in ('r', 'p')"
         ).fetchall()  # a continuous aggregate is a view: its rows have no xmin
         query = "select count(*) from {} where xmin::text::bigint > %s"
         counts = [

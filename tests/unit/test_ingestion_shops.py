@@ -45,9 +45,17 @@ def load(folder: Path, text: str, source: str | None = None) -> tuple[list[dict[
 
 def collected(**fields: str) -> str:
     line = {
-        "collect": "pixel", "time": "1795806069.583", "request_id": "94fe62774383fd1687dc8b7b6f2efcc3",
-        "ip": "192.0.2.7", "forwarded_for": "", "method": "GET", "url": "", "query": "", "user_agent": "A",
-        "referrer": "", "byte_range": "",
+        "collect": "pixel",
+        "time": "1795806069.583",
+        "request_id": "94fe62774383fd1687dc8b7b6f2efcc3",
+        "ip": "192.0.2.7",
+        "forwarded_for": "",
+        "method": "GET",
+        "url": "",
+        "query": "",
+        "user_agent": "A",
+        "referrer": "",
+        "byte_range": "",
     }
     return json.dumps(line | fields, separators=(",", ":")) + "\n"
 
@@ -56,9 +64,11 @@ def test_an_order_of_shopify_is_its_first_row_less_what_was_refunded(tmp_path: P
     rows, rejects = load(
         tmp_path,
         SHOPIFY
-        + "#7,Jo@Example.com ,paid,2026-03-01 23:30:00 -0500,USD,80.10,SAVE,2026-03-01 23:29:00 -0500,1,Cup,,0.00,55,Jo,1\n"
+        + "#7,Jo@Example.com ,paid,2026-03-01 23:30:00 -0500,USD,80.10,SAVE,2026-03-01 23:29:00 -0500,1,Cup,,0.00,"
+        + "55,Jo,1\n"
         + "#7,Jo@Example.com,,,,,,2026-03-01 23:29:00 -0500,2,Hat,,,,,\n"
-        + "#8,,partially_refunded,2026-03-02 10:00:00 +0000,USD,30.00,,2026-03-02 10:00:00 +0000,1,Cup,,10.05,56,Al,2\n",
+        + "#8,,partially_refunded,2026-03-02 10:00:00 +0000,USD,30.00,,2026-03-02 10:00:00 +0000,1,Cup,,10.05,"
+        + "56,Al,2\n",
         "shopify",
     )
     assert rejects == []

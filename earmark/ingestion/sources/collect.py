@@ -1,4 +1,4 @@
-"""What deploy/collect/nginx.conf logs: a pixel and vanity addresses (``pixel``), and a prefix for media (``prefix``).
+"""What deploy/collect/nginx.conf logs: a pixel and vanity addresses (``pixel``), a prefix for media (``prefix``).
 
 One JSON object a request. The pixel's query holds fields of attribution events under their own names; without an
 ``action`` it is a view. An ``email`` is hashed here (SHA-256 of its lower case); what is no field is left out, for

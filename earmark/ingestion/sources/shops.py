@@ -1,7 +1,7 @@
 """Order exports of shops, as they are: Shopify's orders (CSV), WooCommerce's order export (CSV).
 
-An order that was paid is a purchase, identified by the shop's own id, so that a later export of the same order is
-a duplicate; its value is what was charged, less what was refunded. An order that is not paid, cancelled or refunded
+An order that was paid is a purchase, identified by the shop's own id, so that a later export of the same order
+is a duplicate; its value is what was charged, less what was refunded. An order that is not paid, cancelled or refunded
 whole is refused with that reason: once a later export says that it was paid, it loads. Shopify writes an order's
 further line items as rows of their own without a total: they are no orders. The e-mail address is hashed (SHA-256
 of its lower case); names, postal addresses and phone numbers are left out.
@@ -142,7 +142,7 @@ WOOCOMMERCE: Final = Source(
     name="woocommerce",
     datasets=("attribution_events",),
     shape=Shape.RECORDS,
-    looks_like="WooCommerce's export of orders (CSV with order_id, order_date, status, order_total, order_currency)",
+    looks_like="WooCommerce's order export (CSV with order_id, order_date, status, order_total, order_currency)",
     sniff=lambda head: _has_columns(head, _WOOCOMMERCE),
     rows=_woocommerce,
 )
