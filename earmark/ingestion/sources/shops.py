@@ -1,10 +1,10 @@
 """Order exports of shops, as they are: Shopify's orders (CSV), WooCommerce's order export (CSV).
 
 An order that was paid is a purchase, identified by the shop's own id, so that a later export of the same order
-is a duplicate; its value is what was charged, less what was refunded. An order that is not paid, cancelled or refunded
-whole is refused with that reason: once a later export says that it was paid, it loads. Shopify writes an order's
-further line items as rows of their own without a total: they are no orders. The e-mail address is hashed (SHA-256
-of its lower case); names, postal addresses and phone numbers are left out.
+is a duplicate; its value is what was charged, less what was refunded. An order that is not paid, cancelled or
+refunded whole is refused with that reason: once a later export says that it was paid, it loads. Shopify writes an
+order's further line items as rows of their own without a total: they are no orders. The e-mail address is hashed
+(SHA-256 of its lower case); names, postal addresses and phone numbers are left out.
 
 Shopify's times have an offset; WooCommerce's have none and are read as UTC. Columns: help.shopify.com (Exporting
 orders), woocommerce.com (Import and Export of WooCommerce Orders).
