@@ -48,7 +48,9 @@ _ENCODED: Final = re.compile(
 )
 _COLON: Final = re.compile(rb"%(?:25)*3[Aa]")
 # A version behind a product's slash (RFC 9110, section 10.1.5) may have the form of an address: Chrome/124.0.0.0.
-_MAYBE_IN_AGENT: Final = r"(?:^|[^0-9/.]|//)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa][0-9A-Fa-f]{0,4}%"
+_MAYBE_IN_AGENT: Final = (
+    r"(?:^|[^0-9/.]|//)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa][0-9A-Fa-f]{0,4}%"
+)
 _PRODUCT: Final = re.compile(rb"(?<![/:])/[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])")
 
 
@@ -276,9 +278,12 @@ def hide_address(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def clean_addresses(texts: pl.Series) -> pl.Series:
-    """Take brackets, ports, quotes and zones off a column of addresses; what is none stays as it is."""
+    """Take brackets, ports, quotes and zones off a column of addresses; what is none stays as it is.
+
+    The address that stands for none (``0.0.0.0``, ``::``) becomes null.
+    """
     texts = texts.cast(pl.String).str.strip_chars()
-    texts = texts.set(texts == "", None)
+    texts = texts.set((texts == "") | (texts == "0.0.0.0") | (texts == "::"), None)  # noqa: S104
     dressed = texts.str.contains(_DRESSED).fill_null(value=False)
     if not dressed.any():
         return texts

@@ -23,6 +23,9 @@ class Proxies:
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         self._ranges = Ranges(dict.fromkeys(networks, _TRUSTED))
 
+    def __bool__(self) -> bool:
+        return len(self._ranges) > 0
+
     def client(self, forwarded: str) -> str | None:
         """Return the client that a trusted proxy's ``X-Forwarded-For`` tells; None where it is unknown.
 

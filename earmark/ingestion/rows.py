@@ -36,7 +36,9 @@ _UUID: Final = r"^[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"
 _CANONICAL_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _KEPT_OF_ORIGINAL: Final = 8192
 # An address of which a part was taken away: 192.0.2.xxx, 2001:db8:*, or all of it.
-_MASKED: Final = r"^[0-9A-Fa-f.:]*[xX*#]+[0-9A-Fa-f.:xX*#]*$|^[0-9]+\.[0-9.]*$|^[0-9A-Fa-f]*:[0-9A-Fa-f:]*$|^(?:0\.0\.0\.0|::)$"
+_MASKED: Final = (
+    r"^[0-9A-Fa-f.:]*[xX*#]+[0-9A-Fa-f.:xX*#]*$|^[0-9]+\.[0-9.]*$|^[0-9A-Fa-f]*:[0-9A-Fa-f:]*$|^(?:0\.0\.0\.0|::)$"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,4 +138,5 @@ SOURCE: Final = Source(
     looks_like="a CloudFront standard log: a #Fields: line with date, time, c-ip, cs-uri-stem, then lines of tabs",
     sniff=_sniff,
     rows=_rows,
+    is_log=True,
 )

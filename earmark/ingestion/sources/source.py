@@ -35,10 +35,12 @@ ORIGINAL: Final = "_original"
 
 @dataclass(slots=True)
 class Context:
-    """What ``rows`` may need to know: the file's name, the dataset asked for, and what earlier blocks told."""
+    """What ``rows`` may need to know: the file, the dataset asked for, settings, and what earlier blocks told."""
 
     name: str
     dataset: str
+    log_format: str | None = None  # of a log, as its server has it
+    trusts_proxies: bool = False
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ class Source:
     sniff: Callable[[Head], bool]
     rows: Callable[[pl.DataFrame, Context], Mapping[str, pl.DataFrame]]
     aliases: tuple[str, ...] = ()
+    is_log: bool = False  # of requests: one without a client's address is kept, and counts as nobody's
 
 
 def dash_to_null(*columns: str) -> list[pl.Expr]:
