@@ -106,8 +106,8 @@ def find_layout(lines: pl.Series, name: str, *, trusts: bool) -> Layout:
         if not trusts and int(lists.sum()) * 2 > len(known):
             raise LayoutError(
                 f"{name}: its lines begin with several forwarded addresses, and which of them is the client's "
-                "depends on which are your proxies; nothing was loaded. Name these in EARMARK_TRUSTED_PROXIES (addresses "
-                "and CIDR ranges) and load it again"
+                "depends on which are your proxies; nothing was loaded. Name these in EARMARK_TRUSTED_PROXIES "
+                "(addresses and CIDR ranges) and load it again"
             )
     elif int(pairs.sum()) * 2 > len(known):
         head = _of_two(lines, name, has_prefix=has_prefix)

@@ -193,8 +193,9 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
         )
     if request.dataset is None and len(source.datasets) > 1 and source.shape is not Shape.DOCUMENT:
         raise UnknownDatasetError(
-            f"{request.uri}: looks like no log, export or feed that is known. If it holds rows of a dataset under "
-            f"its field names, say which: {', '.join(DATASETS)}"
+            f"{request.uri}: looks like no log, export or feed that is known: {_described(head)}. If it is an "
+            "access log, give its format as its server has it: --format, or a file _format in its landing folder. If it "
+            f"holds rows of a dataset under its field names, say which: {', '.join(DATASETS)}"
         )
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)
@@ -277,6 +278,14 @@ def _refuse_other(request: LoadRequest, source: Source, dataset: str, head: Head
             f"{request.uri}: has no column {', '.join(missing)}, which {dataset} needs; its columns: {columns}."
             " Rename its columns, or put it into the folder of its own dataset or source"
         )
+
+
+def _described(head: Head) -> str:
+    if head.format in (Format.NDJSON, Format.JSON):
+        keys = ", ".join(_printable(key) for key in head.keys()[:12])
+        return f"JSON with the keys {keys}" if keys else "JSON without keys"
+    start = head.lines(1)
+    return f'it begins with "{_printable(start[0])}"' if start else f"a file of {head.format}"
 
 
 def _printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """Access logs of nginx, Apache and their like: combined or common, of Icecast, or in the server's own format.
 
-Where the client's address stands is found over the file's lines (``layouts``), or said by the format that is
+Where the client's address stands is found over the file's lines (``layouts``), or said by the format that was
 given (``log_formats``). Lines may be wrapped by what carries them: syslog, Docker, Kubernetes, a JSON object around
 each; or be JSON objects whose keys are named as nginx's variables. A line that fits no layout is a reject.
 
