@@ -194,8 +194,8 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
     if request.dataset is None and len(source.datasets) > 1 and source.shape is not Shape.DOCUMENT:
         raise UnknownDatasetError(
             f"{request.uri}: looks like no log, export or feed that is known: {_described(head)}. If it is an "
-            "access log, give its format as its server has it: --format, or a file _format in its landing folder. If it "
-            f"holds rows of a dataset under its field names, say which: {', '.join(DATASETS)}"
+            "access log, give its format as its server has it: --format, or a file _format in its landing folder. "
+            f"If it holds rows of a dataset under its field names, say which: {', '.join(DATASETS)}"
         )
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)

@@ -81,6 +81,7 @@ _APACHE: Final[Mapping[str, str]] = {
     "V": "host",
 }
 _EPOCHS: Final[Mapping[str, str]] = {"sec": "time_epoch", "%s": "time_epoch", "msec": "time_ms", "usec": "time_us"}
+_WHOLE_URIS: Final = frozenset(("%U%q", "$uri$is_args$args", "$document_uri$is_args$args"))
 TIMES: Final = ("time_clf", "time_bracketed", "time_iso", "time_epoch", "time_ms", "time_us", "time_own")
 
 # How a value of a role looks where no quotes stand around it. All else: anything up to what follows.
@@ -247,6 +248,9 @@ def _json_format(text: str, *, is_apache: bool) -> LogFormat:
     paths: dict[str, str] = {}
     time_format = None
     for path, template in _leaves(value):
+        if template.strip() in _WHOLE_URIS:
+            paths.setdefault("uri", path)
+            continue
         found = part.fullmatch(template.strip()) or part.fullmatch(template.strip().strip("[]"))
         if found is None:
             continue

@@ -1,7 +1,7 @@
 """Access logs of nginx, Apache and their like: combined or common, of Icecast, or in the server's own format.
 
 Where the client's address stands is found over the file's lines (``layouts``), or said by the format that was
-given (``log_formats``). Lines may be wrapped by what carries them: syslog, Docker, Kubernetes, a JSON object around
+given (``log_formats``). Lines may be wrapped by what carries them: syslog, Docker, Kubernetes, JSON around
 each; or be JSON objects whose keys are named as nginx's variables. A line that fits no layout is a reject.
 
 A line whose request is empty or no HTTP (probes, scans) is kept as a request without a method, so that every line

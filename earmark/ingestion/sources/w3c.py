@@ -76,7 +76,7 @@ def values(frame: pl.DataFrame, fields: tuple[str, ...], separator: str) -> pl.D
 
 def _sniff(head: Head) -> bool:
     marks = [line for line in head.lines() if line.startswith(FIELDS)]
-    return any("c-ip" in line and ("cs-uri-stem" in line or "cs-uri " in f"{line} ") for line in marks)
+    return any("cs-uri-stem" in line or "cs-uri " in f"{line} " for line in marks)
 
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
