@@ -35,7 +35,7 @@ IPV4: Final = rf"^{_OCTET}(?:\.{_OCTET}){{3}}$"
 _AROUND: Final = re.compile(r'^"?(?:\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}|([^"]*))"?$')
 _DRESSED: Final = r"[\[\]%\"]|\.[0-9]+:[0-9]"
 # What may hold an address: four numbers with dots, or hexadecimal groups with at least two colons.
-MAYBE_ADDRESS: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa][0-9A-Fa-f]{0,4}%"
+MAYBE_ADDRESS: Final = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa]"
 # Also in the middle of more numbers with dots: 9.203.0.113.9.203.0.113.9 holds two.
 _IPV4_IN_TEXT: Final = re.compile(rf"(?<![0-9]){_OCTET}(?:\.{_OCTET}){{3}}(?![0-9])".encode())
 _CANDIDATE: Final = re.compile(
@@ -47,10 +47,10 @@ _ENCODED: Final = re.compile(
     rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?:%(?:25)*3[Aa][0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])"
 )
 _COLON: Final = re.compile(rb"%(?:25)*3[Aa]")
-# A version behind a product's slash (RFC 9110, section 10.1.5) may have the form of an address: Chrome/124.0.0.0.
 _MAYBE_IN_AGENT: Final = (
     r"(?:^|[^0-9/.]|//)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa][0-9A-Fa-f]{0,4}%"
 )
+# A version behind a product's slash (RFC 9110, section 10.1.5) may have the form of an address: Chrome/124.0.0.0.
 _PRODUCT: Final = re.compile(rb"(?<![/:])/[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])")
 
 
@@ -284,6 +284,8 @@ def clean_addresses(texts: pl.Series) -> pl.Series:
     """
     texts = texts.cast(pl.String).str.strip_chars()
     texts = texts.set((texts == "") | (texts == "0.0.0.0") | (texts == "::"), None)  # noqa: S104
+    if not texts.str.contains(r"[^0-9.]").any():
+        return texts  # as nearly all are
     dressed = texts.str.contains(_DRESSED).fill_null(value=False)
     if not dressed.any():
         return texts
@@ -301,12 +303,18 @@ def redact_clients(frame: pl.DataFrame, hasher: Hasher) -> pl.DataFrame:
     for name, suspect, redact in (
         ("url", rf"\?.*(?:{MAYBE_ADDRESS})", lambda text: _in_query(text, hasher)),
         ("referrer", MAYBE_ADDRESS, hasher.redact),
-        ("user_agent", _MAYBE_IN_AGENT, hasher.redact_agent),
+        ("user_agent", MAYBE_ADDRESS, hasher.redact_agent),
     ):
         if name not in frame.columns or frame[name].dtype != pl.String:
             continue
         suspicious = frame[name].str.contains(suspect).fill_null(value=False)
+        if name == "user_agent" and suspicious.any():
+            # Most of these are versions: the longer pattern knows them, and is asked of few.
+            at = suspicious.arg_true()
+            likely = frame[name].gather(at).str.contains(_MAYBE_IN_AGENT)
+            suspicious = suspicious.scatter(at, likely)
         if suspicious.any():
+            # Each text once: the same ones come again and again.
             known: dict[str, str] = {}
             texts = frame[name].filter(suspicious).to_list()
             for text in texts:

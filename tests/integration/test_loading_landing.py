@@ -197,13 +197,12 @@ def test_a_format_beside_the_logs(connection: psycopg.Connection, root: Path):
         connection, "select distinct household_key from raw.listener_events where bytes_sent = 5 order by 1"
     )
     assert [bytes(key) for (key,) in found] == sorted(households)
-    assert rows(connection, "select log_format from ingest.loads where uri like '%two.log'") == [
+    assert rows(connection, "select log_format from ingest.loads where log_format is not null") == [
         ('%A %h %l %u %t "%r" %>s %b',)
     ]
     put(root, acme__nginx___format="nonsense", acme__nginx__new_dot_log=LOG)
-    assert [str(result.refused) for result in load_landing(connection, str(root), key=KEY)][0].count(
-        "does not say"
-    ) == 1
+    (result,) = load_landing(connection, str(root), key=KEY)
+    assert "does not say" in str(result.refused)
 
 
 def test_the_same_bytes_by_another_format_are_loaded_again(connection: psycopg.Connection, tmp_path: Path):

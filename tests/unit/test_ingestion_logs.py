@@ -25,6 +25,7 @@ from earmark.ingestion.sources import Context
 HASHER = HashKey("k", bytes(32)).for_tenant("acme")
 AT = "[11/May/2026:07:30:00 +0200]"
 REST = AT + ' "GET /show/one.mp3 HTTP/1.1" 200 4000 "-" "Player/1.0"'
+NONE = "0.0.0.0"  # noqa: S104
 A, B, C = "198.51.100.21", "198.51.100.22", "198.51.100.23"
 TRUSTED = Lookups(Proxies([ipaddress.ip_network("203.0.113.0/24")]), Networks())
 
@@ -88,12 +89,8 @@ def test_an_address_with_a_port_is_that_address(address: Any, port: int) -> None
 
 
 def test_the_address_that_stands_for_none_is_none() -> None:
-    assert clean_addresses(pl.Series(["0.0.0.0", "::", " ", "10.0.0.0"])).to_list() == [
-        None,
-        None,
-        None,
-        "10.0.0.0",
-    ]  # noqa: S104
+    given = pl.Series([NONE, "::", " ", "10.0.0.0"])
+    assert clean_addresses(given).to_list() == [None, None, None, "10.0.0.0"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +152,7 @@ def test_of_two_addresses_the_one_that_differs_is_the_clients(tmp_path: Path) ->
 
 def test_two_addresses_that_tell_nothing_are_refused_until_a_format_tells(tmp_path: Path) -> None:
     lines = [f"203.0.113.9 {A} - - {REST}", f"203.0.113.8 {B} - - {REST}"]
-    with pytest.raises(LayoutError, match="two addresses.*--format"):
+    with pytest.raises(LayoutError, match=r"two addresses.*--format"):
         load(tmp_path, lines)
     rows, _ = load(tmp_path, lines, log_format='%A %h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"')
     assert clients(rows) == [key(A), key(B)]
@@ -193,7 +190,7 @@ def test_a_line_of_another_layout_is_a_reject(tmp_path: Path) -> None:
     [
         ("dialup-7.example.net", "host_name"),
         ("-", "none"),
-        ("0.0.0.0", "none"),  # noqa: S104
+        (NONE, "none"),
         ("198.51.100.xxx", "masked"),
         ("198.51.100.*", "masked"),
         ("2001:db8:xxxx::", "masked"),
@@ -217,7 +214,8 @@ NGINX = """log_format main '$server_name [$time_iso8601] "$request_method $reque
                 '$body_bytes_sent/$request_length "$http_range" $sent_http_content_range "$http_user_agent" '
                 '$remote_addr "$http_x_forwarded_for" $request_time';"""
 NGINX_LINE = (
-    'media.example.org [2026-05-11T07:30:00+02:00] "GET /show/one.mp3?a=1" 206 100/77 "bytes=0-99" bytes 0-99/4000 '
+    'media.example.org [2026-05-11T07:30:00+02:00] "GET /show/one.mp3?a=1" 206 100/77 "bytes=0-99" '
+    "bytes 0-99/4000 "
     f'"Player/1.0" 203.0.113.7 "{A}" 0.002'
 )
 
@@ -235,12 +233,14 @@ def test_nginx_says_its_own_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("log_format", "line"),
     [
-        ('LogFormat "%v:%p %h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\"" x', f"m.example:80 {A} - - {REST}"),
+        ('LogFormat "%v:%p %h %l %u %t \\"%r\\" %>s %O \\"%{Referer}i\\" \\"%{User-Agent}i\\"" x',
+         f"m.example:80 {A} - - {REST}"),
         ('%{X-Forwarded-For}i %l %u %t "%r" %>s %b', f"{A} - - {AT} " + '"GET /show/one.mp3 HTTP/1.1" 200 4000'),
-        ("%{%Y-%m-%d %H:%M:%S %z}t|%a|%m|%U%q|%>s|%B", f"2026-05-11 07:30:00 +0200|{A}|GET|/show/one.mp3|200|4000"),
+        ("%{%Y-%m-%d %H:%M:%S %z}t|%a|%m|%U%q|%>s|%B",
+         f"2026-05-11 07:30:00 +0200|{A}|GET|/show/one.mp3|200|4000"),
         ("%{msec}t %a %{c}a %m %U%q %s %B", f"1778477400000 {A} 203.0.113.7 GET /show/one.mp3 200 4000"),
         ('{"at":"$msec","who":"$remote_addr","what":"$request","st":$status,"by":$body_bytes_sent}',
-         json.dumps({"at": "1778477400.000", "who": A, "what": "GET /show/one.mp3 HTTP/1.1", "st": 200, "by": 4000})),
+         json.dumps({"at": "1778477400.0", "who": A, "what": "GET /show/one.mp3 HTTP/1.1", "st": 200, "by": 4000})),
         ('{"time":"%t","ip":"%a","uri":"%U%q","m":"%m","n":{"status":"%>s","sent":"%B"}}', None),
     ],
 )  # fmt: skip
@@ -299,7 +299,7 @@ JSON_LOGS: dict[str, dict[str, Any]] = {
     "caddy": {
         "level": "info", "ts": 1778477400.0, "logger": "http.log.access", "msg": "handled request",
         "request": {
-            "remote_ip": "203.0.113.7", "remote_port": "4711", "client_ip": A, "proto": "HTTP/2.0", "method": "GET",
+            "remote_ip": "203.0.113.7", "remote_port": "4711", "client_ip": A, "method": "GET",
             "host": "media.example.org", "uri": "/show/one.mp3",
             "headers": {"User-Agent": ["Player/1.0"], "Range": ["bytes=0-"]},
         },
@@ -312,7 +312,8 @@ JSON_LOGS: dict[str, dict[str, Any]] = {
         "EdgeResponseStatus": 200, "ClientRequestUserAgent": "Player/1.0", "RayID": "8f1", "ClientCountry": "de",
     },
     "fastly": {
-        "timestamp": "2026-05-11T05:30:00+0000", "client_ip": A, "host": "media.example.org", "url": "/show/one.mp3",
+        "timestamp": "2026-05-11T05:30:00+0000", "client_ip": A, "host": "media.example.org",
+        "url": "/show/one.mp3",
         "request_method": "GET", "response_status": 200, "response_body_size": 4000, "fastly_is_edge": True,
         "request_user_agent": "Player/1.0", "request_referer": "",
     },
@@ -356,8 +357,8 @@ def test_old_caddy_logs(tmp_path: Path) -> None:
 
 IIS = (
     "#Software: Microsoft Internet Information Services 10.0\n#Version: 1.0\n#Date: 2026-05-11 05:30:00\n"
-    "#Fields: date time s-ip cs-method cs-uri-stem cs-uri-query s-port cs-username c-ip cs(User-Agent) cs(Referer) "
-    "sc-status sc-substatus sc-win32-status sc-bytes time-taken\n"
+    "#Fields: date time s-ip cs-method cs-uri-stem cs-uri-query s-port cs-username c-ip cs(User-Agent) "
+    "cs(Referer) sc-status sc-substatus sc-win32-status sc-bytes time-taken\n"
     f"2026-05-11 05:30:00 10.0.0.3 GET /show/one.mp3 a=1 443 - {A} Player/1.0+(phone) - 200 0 0 4000 12\n"
 )
 
@@ -424,7 +425,8 @@ def test_what_is_not_known_says_what_it_looks_like(tmp_path: Path) -> None:
 
 def test_addresses_are_hashed_wherever_they_stand(tmp_path: Path) -> None:
     line = (
-        f'{A} - - {AT} "GET /show/one.mp3?for={B}&six=2001%3Adb8%3A%3A77&v=2001%253Adb8%253A%253A78 HTTP/1.1" 200 1 '
+        f'{A} - - {AT} "GET /show/one.mp3?for={B}&six=2001%3Adb8%3A%3A77&v=2001%253Adb8%253A%253A78 HTTP/1.1" '
+        "200 1 "
         f'"http://192.0.2.77/page?ip={C}" "Player/1.0 Chrome/124.0.0.0 ({C}; http://192.0.2.78/)"'
     )
     rows, _ = load(tmp_path, [line])

@@ -1,8 +1,8 @@
 """Cloudflare Logpush, dataset HTTP requests: JSON lines.
 
 An event is its Ray ID. ``EdgeResponseBodyBytes`` are the bytes of the body; without that field
-``EdgeResponseBytes`` is taken, which counts the headers too. What a Worker fetches in turn is no request of a client:
-a reject.
+``EdgeResponseBytes`` is taken, which counts the headers too. What a Worker fetches in turn is no request of a
+client: a reject.
 """
 
 from collections.abc import Mapping
