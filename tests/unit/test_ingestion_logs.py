@@ -240,7 +240,7 @@ def test_nginx_says_its_own_format(tmp_path: Path) -> None:
          f"2026-05-11 07:30:00 +0200|{A}|GET|/show/one.mp3|200|4000"),
         ("%{msec}t %a %{c}a %m %U%q %s %B", f"1778477400000 {A} 203.0.113.7 GET /show/one.mp3 200 4000"),
         ('{"at":"$msec","who":"$remote_addr","what":"$request","st":$status,"by":$body_bytes_sent}',
-         json.dumps({"at": "1778477400.0", "who": A, "what": "GET /show/one.mp3 HTTP/1.1", "st": 200, "by": 4000})),
+         json.dumps({"at": "1778477400.0", "who": A, "what": "GET /show/one.mp3 HTTP/2", "st": 200, "by": 4000})),
         ('{"time":"%t","ip":"%a","uri":"%U%q","m":"%m","n":{"status":"%>s","sent":"%B"}}', None),
     ],
 )  # fmt: skip
