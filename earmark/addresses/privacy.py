@@ -31,14 +31,27 @@ _PRIVATE_NAME: Final = re.compile(
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 IPV4: Final = rf"^{_OCTET}(?:\.{_OCTET}){{3}}$"
+# An address in brackets or an IPv4 address, each with or without a port, or one in quotes.
+_AROUND: Final = re.compile(r'^"?(?:\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}|([^"]*))"?$')
+_DRESSED: Final = r"[\[\]%\"]|\.[0-9]+:[0-9]"
 # What may hold an address: four numbers with dots, or hexadecimal groups with at least two colons.
-MAYBE_ADDRESS: Final = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
+MAYBE_ADDRESS: Final = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa]"
 # Also in the middle of more numbers with dots: 9.203.0.113.9.203.0.113.9 holds two.
 _IPV4_IN_TEXT: Final = re.compile(rf"(?<![0-9]){_OCTET}(?:\.{_OCTET}){{3}}(?![0-9])".encode())
 _CANDIDATE: Final = re.compile(
     rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])|"
     + _IPV4_IN_TEXT.pattern
 )
+# IPv6 as a query holds it, its colons percent-encoded, once or more often.
+_ENCODED: Final = re.compile(
+    rb"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}(?:%(?:25)*3[Aa][0-9A-Fa-f]{0,4}){2,7}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z])"
+)
+_COLON: Final = re.compile(rb"%(?:25)*3[Aa]")
+_MAYBE_IN_AGENT: Final = (
+    r"(?:^|[^0-9/.]|//)[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:[0-9A-Fa-f]{0,4}:|%(?:25)*3[Aa][0-9A-Fa-f]{0,4}%"
+)
+# A version behind a product's slash (RFC 9110, section 10.1.5) may have the form of an address: Chrome/124.0.0.0.
+_PRODUCT: Final = re.compile(rb"(?<![/:])/[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,13 @@ class HashKey:
         return Hasher(self.key_id, tenant_key)
 
 
+def bare_address(text: str) -> str:
+    """Return an address without brackets, port, quotes and zone (RFC 3986, RFC 4007); any other text as it is."""
+    text = text.strip()
+    around = _AROUND.match(text)
+    return (around[1] or around[2] or around[3] if around else text).partition("%")[0]
+
+
 def canonical_address(text: str) -> str | None:
     """Return an address in the form that is hashed: IPv4 whole, IPv6 cut to /64; None where it is no address.
 
@@ -78,7 +98,7 @@ def canonical_address(text: str) -> str | None:
     """
     text = text.strip()
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(bare_address(text))
     except ValueError:
         return text if SURROGATE.match(text) else None
     if isinstance(address, ipaddress.IPv6Address):
@@ -131,10 +151,21 @@ class Hasher:
 
     def redact(self, text: bytes) -> bytes:
         """Replace every client address in a text by ``<ip:hex>`` of its household key."""
+        if b"%" in text:
+            text = _ENCODED.sub(self._redacted, text)
         return _CANDIDATE.sub(self._redacted, text)
 
+    def redact_agent(self, text: bytes) -> bytes:
+        """Replace every address in a user agent; the version of a product is none, whatever its form."""
+        pieces = []
+        start = 0
+        for version in _PRODUCT.finditer(text):
+            pieces += [self.redact(text[start : version.start()]), version[0]]
+            start = version.end()
+        return b"".join([*pieces, self.redact(text[start:])])
+
     def _redacted(self, match: re.Match[bytes]) -> bytes:
-        address = canonical_address(match[0].decode())
+        address = canonical_address(_COLON.sub(b":", match[0]).decode())
         if address is None and match.re is _CANDIDATE:
             # A time that runs into an address looks like one of IPv6: 20:37:203.0.113.9.
             return _IPV4_IN_TEXT.sub(self._redacted, match[0])
@@ -244,6 +275,59 @@ def hide_address(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
         texts = [text.replace(ip, f"<ip:{key[2:]}>") for text, ip, key in hidden]
         changes.append(frame[name].scatter(carries.arg_true(), pl.Series(texts, dtype=pl.String)).alias(name))
     return frame.with_columns(changes)
+
+
+def clean_addresses(texts: pl.Series) -> pl.Series:
+    """Take brackets, ports, quotes and zones off a column of addresses; what is none stays as it is.
+
+    The address that stands for none (``0.0.0.0``, ``::``) becomes null.
+    """
+    texts = texts.cast(pl.String).str.strip_chars()
+    texts = texts.set((texts == "") | (texts == "0.0.0.0") | (texts == "::"), None)  # noqa: S104
+    if not texts.str.contains(r"[^0-9.]").any():
+        return texts  # as nearly all are
+    dressed = texts.str.contains(_DRESSED).fill_null(value=False)
+    if not dressed.any():
+        return texts
+    bare = [bare_address(text) for text in texts.filter(dressed).to_list()]
+    return texts.scatter(dressed.arg_true(), pl.Series(bare, dtype=pl.String))
+
+
+def redact_clients(frame: pl.DataFrame, hasher: Hasher) -> pl.DataFrame:
+    """Replace every address in the query of ``url``, in ``referrer`` and in ``user_agent``.
+
+    The host and the path of a URL say which file was asked for: what looks like an address there is the server's,
+    or a version.
+    """
+    changes = []
+    for name, suspect, redact in (
+        ("url", rf"\?.*(?:{MAYBE_ADDRESS})", lambda text: _in_query(text, hasher)),
+        ("referrer", MAYBE_ADDRESS, hasher.redact),
+        ("user_agent", MAYBE_ADDRESS, hasher.redact_agent),
+    ):
+        if name not in frame.columns or frame[name].dtype != pl.String:
+            continue
+        suspicious = frame[name].str.contains(suspect).fill_null(value=False)
+        if name == "user_agent" and suspicious.any():
+            # Most of these are versions: the longer pattern knows them, and is asked of few.
+            at = suspicious.arg_true()
+            likely = frame[name].gather(at).str.contains(_MAYBE_IN_AGENT)
+            suspicious = suspicious.scatter(at, likely)
+        if suspicious.any():
+            # Each text once: the same ones come again and again.
+            known: dict[str, str] = {}
+            texts = frame[name].filter(suspicious).to_list()
+            for text in texts:
+                if text not in known:
+                    known[text] = redact(text.encode()).decode()
+            plain = pl.Series([known[text] for text in texts], dtype=pl.String)
+            changes.append(frame[name].scatter(suspicious.arg_true(), plain).alias(name))
+    return frame.with_columns(changes) if changes else frame
+
+
+def _in_query(text: bytes, hasher: Hasher) -> bytes:
+    path, mark, query = text.partition(b"?")
+    return path + mark + hasher.redact(query)
 
 
 def redact_column(texts: pl.Series, hasher: Hasher) -> pl.Series:

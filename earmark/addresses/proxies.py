@@ -4,17 +4,15 @@
 it counts only where the connecting address is a proxy that the settings name (``EARMARK_TRUSTED_PROXIES``).
 """
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 import polars as pl
 
+from earmark.addresses.privacy import bare_address
 from earmark.addresses.ranges import Network, Ranges, parse_address
 
 _TRUSTED: Final = "trusted"
-# An address in brackets or an IPv4 address, each with or without a port; a bare IPv6 address has none.
-_WITH_PORT: Final = re.compile(r'^"?\[([^\]]*)\](?::\d+)?"?$|^([0-9.]+):\d+$')
 
 
 class Proxies:
@@ -24,6 +22,9 @@ class Proxies:
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         self._ranges = Ranges(dict.fromkeys(networks, _TRUSTED))
+
+    def __bool__(self) -> bool:
+        return len(self._ranges) > 0
 
     def client(self, forwarded: str) -> str | None:
         """Return the client that a trusted proxy's ``X-Forwarded-For`` tells; None where it is unknown.
@@ -37,8 +38,7 @@ class Proxies:
             text = part.strip()
             if not text:
                 continue
-            bare = _WITH_PORT.match(text)
-            address = parse_address((bare[1] or bare[2]) if bare else text)
+            address = parse_address(bare_address(text))
             if address is None:
                 return None
             leftmost = str(address)

@@ -13,6 +13,7 @@ from rich.table import Table
 from earmark.addresses.site import hash_key, lookups
 from earmark.cli.console import Json, err, figure, note, open_database, out, print_json, progress
 from earmark.cli.listeners import tell
+from earmark.ingestion.log_formats import LogFormatError, parse_format
 from earmark.settings import Settings, load_settings
 from earmark.warehouse import dbt
 from earmark.warehouse.database import Database
@@ -45,6 +46,14 @@ def load(
         str | None,
         typer.Option("--source", "-s", help="Who wrote the file, such as nginx, s3, cloudfront, op3, rss."),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="The format of an access log as the server has it: nginx's log_format or Apache's LogFormat. "
+            "In a landing folder it stands in a file _format beside the logs.",
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Load files into the raw tables. The same file twice adds nothing.
@@ -53,10 +62,15 @@ def load(
     with their reason in ingest.rejects: [bold]earmark status[/bold] shows them.
     """
     settings = load_settings()
-    if path is None and (tenant_id or dataset or source):
-        raise typer.BadParameter("--tenant, --dataset and --source go with PATH")
+    if path is None and (tenant_id or dataset or source or log_format):
+        raise typer.BadParameter("--tenant, --dataset, --source and --format go with PATH")
     if path is not None and tenant_id is None:
         raise typer.BadParameter("PATH needs --tenant: whose rows are these?", param_hint="--tenant")
+    if log_format is not None:
+        try:
+            parse_format(log_format)
+        except LogFormatError as error:
+            raise typer.BadParameter(str(error), param_hint="--format") from error
     database = open_database(settings)
     if path is None or tenant_id is None:
         report = load_files(settings, database, quiet=json_)
@@ -73,6 +87,7 @@ def load(
                     tenant_id=tenant_id,
                     dataset=dataset,
                     source=source,
+                    log_format=log_format,
                     key=hash_key(settings),
                     lookups=lookups(settings),
                     on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),

@@ -109,6 +109,12 @@ class Head:
         found = (line.decode("utf-8", "replace").rstrip("\r") for line in whole.split(b"\n"))
         return [line for line in found if line.strip()][:count]
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of JSON rows as far as its start shows them."""
+        if self.columns:
+            return self.columns
+        return tuple(dict.fromkeys(_KEY.findall(self.text.decode("utf-8", "replace"))))
+
 
 # --- Streams ----------------------------------------------------------------------------------------------
 
@@ -747,6 +753,7 @@ def _find_cuts(data: bytes) -> tuple[int, int]:
     return (int(places[commas[-1]]) if len(commas) else -1), (int(places[last]) if len(ends) else -1)
 
 
+_KEY: Final = re.compile(r'"([^"\\]{1,100})"[ \t]*:')
 _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
 _ROWS: Final = re.compile(rb'"rows"[ \t\r\n]*:[ \t\r\n]*\[')
 _OPENING: Final = np.frombuffer(b"[{", dtype=np.uint8)

@@ -2,7 +2,8 @@
 
 Which files are there, which of them are new, and loading them one by one: each in its own transaction, reference
 data before events, a bad file in nobody's way. ``root/tenants.csv`` (tenant_id, name) registers tenants. What is
-done with one file is in ``load``.
+done with one file is in ``load``. A file ``_format`` in a folder of access logs holds the format
+of their server, as its configuration has it.
 """
 
 import csv
@@ -10,7 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -29,10 +30,12 @@ from earmark.ingestion.errors import (
     UnreachableFileError,
 )
 from earmark.ingestion.load import LoadReport, LoadRequest, load_file
+from earmark.ingestion.log_formats import MAX_FORMAT, LogFormatError
 from earmark.ingestion.refusals import database_refusal, reader, reading
 from earmark.ingestion.sources import SOURCES, find_source
 
 TENANTS_FILE: Final = "tenants.csv"
+FORMAT_FILE: Final = "_format"
 _TENANT: Final = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 _PARTS: Final = 3  # tenant, dataset or source, file
 _MAX_TENANTS: Final = 8 << 20  # bytes of the file that registers them
@@ -171,7 +174,16 @@ def load_landing(
         _record(connection, file.state, result.error)
         on_result(result)
 
-    return results + _load_each(connection, found, LandedFile.request, key, lookups, note)
+    formats: dict[tuple[str, ...], str | None] = {}
+
+    def request(file: LandedFile) -> LoadRequest:
+        asked = file.request()
+        folder = file.parts[:2]
+        if folder not in formats:
+            formats[folder] = _log_format(root, folder)
+        return replace(asked, log_format=formats[folder])
+
+    return results + _load_each(connection, found, request, key, lookups, note)
 
 
 def load_path(
@@ -183,6 +195,7 @@ def load_path(
     lookups: Lookups | None = None,
     dataset: str | None = None,
     source: str | None = None,
+    log_format: str | None = None,
     on_result: Callable[[FileResult], None] = lambda _result: None,
 ) -> list[FileResult]:
     """Load a file, or every file below a folder, outside of the landing layout.
@@ -206,7 +219,7 @@ def load_path(
     def request(file: LandedFile) -> LoadRequest:
         if file.fault is not None:
             raise NoRegularFileError(f"{file.state.uri}: {file.fault}")
-        return LoadRequest(file.state.uri, tenant_id, dataset, source, file.root or None)
+        return LoadRequest(file.state.uri, tenant_id, dataset, source, file.root or None, log_format)
 
     return _load_each(connection, found, request, key, lookups, lambda _file, result: on_result(result))
 
@@ -285,6 +298,25 @@ def read_tenants(uri: str, root: str) -> dict[str, str]:
         except UnicodeDecodeError as error:
             raise DamagedFileError(f"{uri}: cannot be read as UTF-8 text ({error})") from error
     return _tenants(uri, text)
+
+
+def _log_format(root: str, folder: tuple[str, ...]) -> str | None:
+    """Return the format of the logs in a folder, None where none is given there."""
+    source = find_source(folder[1])
+    if source is None or not source.is_log:
+        return None
+    uri = _tenants_uri(root).removesuffix(TENANTS_FILE) + "/".join((*folder, FORMAT_FILE))
+    with reading(uri):
+        system, path = files.filesystem(uri)
+        if not system.lexists(path):
+            return None
+        with files.local_copy(uri, root) as copy:
+            if copy.state.bytes > MAX_FORMAT:
+                raise LogFormatError(f"{uri}: is longer than {MAX_FORMAT} bytes: it holds one log format")
+            try:
+                return copy.path.read_text("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise LogFormatError(f"{uri}: cannot be read as UTF-8 text ({error})") from error
 
 
 def _tenants_uri(root: str) -> str:

@@ -38,7 +38,7 @@ from earmark.ingestion.errors import (
 )
 from earmark.ingestion.formats import LINE, Format, Head, Reject, Shape, read_blocks, read_head
 from earmark.ingestion.refusals import database_refusal, reading
-from earmark.ingestion.sources import GENERIC, SOURCES, Context, Source, find_source
+from earmark.ingestion.sources import GENERIC, SOURCES, Context, Source, combined, find_source
 from earmark.ingestion.sources.generic import missing_fields
 
 Progress = Callable[[int], None]
@@ -60,6 +60,7 @@ class LoadRequest:
     dataset: str | None = None
     source: str | None = None
     below: str | None = None  # the folder that it was found in: no link is followed from there on
+    log_format: str | None = None  # of an access log: nginx's log_format or Apache's LogFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,8 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
         raise UnknownDatasetError(
             f"{request.uri}: there is no dataset {request.dataset!r}: the datasets are {', '.join(DATASETS)}"
         )
+    if request.log_format is not None:
+        return _by_format(request)
     named = find_source(request.source) if request.source is not None else None
     if named is None and request.source is not None and request.dataset is None:
         names = ", ".join(name for source in SOURCES for name in (source.name, *source.aliases))
@@ -190,12 +193,25 @@ def resolve(request: LoadRequest, head: Head) -> tuple[Source, str, str]:
         )
     if request.dataset is None and len(source.datasets) > 1 and source.shape is not Shape.DOCUMENT:
         raise UnknownDatasetError(
-            f"{request.uri}: looks like no log, export or feed that is known. If it holds rows of a dataset under "
-            f"its field names, say which: {', '.join(DATASETS)}"
+            f"{request.uri}: looks like no log, export or feed that is known: {_described(head)}. If it is an "
+            "access log, give its format as its server has it: --format, or a file _format in its landing folder. "
+            f"If it holds rows of a dataset under its field names, say which: {', '.join(DATASETS)}"
         )
     dataset = request.dataset or source.datasets[0]
     _refuse_other(request, source, dataset, head)
     return source, dataset, label
+
+
+def _by_format(request: LoadRequest) -> tuple[Source, str, str]:
+    """Say what a file is whose log format is given."""
+    label = request.source or combined.SOURCE.name
+    if find_source(label) is not combined.SOURCE or request.dataset not in (None, *combined.SOURCE.datasets):
+        names = ", ".join((combined.SOURCE.name, *combined.SOURCE.aliases))
+        raise UnknownDatasetError(
+            f"{request.uri}: a log format goes with the sources {names}, which hold "
+            f"{' and '.join(combined.SOURCE.datasets)}"
+        )
+    return combined.SOURCE, combined.SOURCE.datasets[0], label
 
 
 def parse(
@@ -226,7 +242,7 @@ def parse(
                     hasher,
                     block.original,
                     lookups=lookups,
-                    ip_optional=source.shape is Shape.LINES,
+                    ip_optional=source.is_log,
                     text_is_sound=block.text_is_sound,
                 ),
             )
@@ -262,6 +278,14 @@ def _refuse_other(request: LoadRequest, source: Source, dataset: str, head: Head
             f"{request.uri}: has no column {', '.join(missing)}, which {dataset} needs; its columns: {columns}."
             " Rename its columns, or put it into the folder of its own dataset or source"
         )
+
+
+def _described(head: Head) -> str:
+    if head.format in (Format.NDJSON, Format.JSON):
+        keys = ", ".join(_printable(key) for key in head.keys()[:12])
+        return f"JSON with the keys {keys}" if keys else "JSON without keys"
+    start = head.lines(1)
+    return f'it begins with "{_printable(start[0])}"' if start else f"a file of {head.format}"
 
 
 def _printable(text: str) -> str:
@@ -368,8 +392,9 @@ class _Load:
         """
         row = self._connection.execute(
             "select max(load_id), max(dataset) from ingest.loads"
-            " where digest = %s and tenant_id = %s and dataset = %s and source = %s",
-            (self._file.digest, self._tenant, dataset, self._label),
+            " where digest = %s and tenant_id = %s and dataset = %s and source = %s"
+            " and log_format is not distinct from %s",
+            (self._file.digest, self._tenant, dataset, self._label, self._request.log_format),
         ).fetchone()
         earlier: int | None = row[0] if row else None
         if earlier is None or DATASETS[dataset].keeps is Keeps.FIRST:
@@ -407,7 +432,12 @@ class _Load:
 
     def _chunks(self, head: Head, dataset: str) -> Generator[_Chunk]:
         with reading(self._request.uri, self._hasher.redact):
-            context = Context(self._request.uri, dataset)
+            context = Context(
+                self._request.uri,
+                dataset,
+                log_format=self._request.log_format,
+                trusts_proxies=bool(self._lookups.proxies),
+            )
             for name, prepared in parse(
                 self._file.path, head, self._source, self._label, context, self._hasher, self._lookups
             ):
@@ -516,8 +546,8 @@ class _Load:
     def _open_ledger(self, dataset: str) -> int:
         row = self._connection.execute(
             "insert into ingest.loads (tenant_id, dataset, source, uri, digest, file_bytes,"
-            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at, network_list)"
-            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s, %s)"
+            " rows_read, rows_loaded, rows_duplicate, rows_rejected, started_at, network_list, log_format)"
+            " values (%s, %s, %s, %s, %s, %s, 0, 0, 0, 0, %s, %s, %s)"
             " returning load_id",
             (
                 self._tenant,
@@ -528,6 +558,7 @@ class _Load:
                 self._file.state.bytes,
                 self._started,
                 self._lookups.networks.version if DATASETS[dataset].has_network else None,
+                self._request.log_format,
             ),
         ).fetchone()
         assert row is not None  # noqa: S101  (an insert returns its row)

@@ -13,7 +13,15 @@ from typing import Final
 import orjson
 import polars as pl
 
-from earmark.addresses.privacy import Hasher, add_keys, hide_address, is_private, redact_column
+from earmark.addresses.privacy import (
+    Hasher,
+    add_keys,
+    clean_addresses,
+    hide_address,
+    is_private,
+    redact_clients,
+    redact_column,
+)
 from earmark.addresses.site import Lookups
 from earmark.ingestion.checks import check
 from earmark.ingestion.datasets import Dataset
@@ -27,6 +35,10 @@ _INTERNAL: Final = frozenset({LINE, PROBLEM, UNIQUE_ID, IDENTITY, LISTENER, ORIG
 _UUID: Final = r"^[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$"
 _CANONICAL_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _KEPT_OF_ORIGINAL: Final = 8192
+# An address of which a part was taken away: 192.0.2.xxx, 2001:db8:*, or all of it.
+_MASKED: Final = (
+    r"^[0-9A-Fa-f.:]*[xX*#]+[0-9A-Fa-f.:xX*#]*$|^[0-9]+\.[0-9.]*$|^[0-9A-Fa-f]*:[0-9A-Fa-f:]*$|^(?:0\.0\.0\.0|::)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,8 @@ def prepare(
 ) -> Prepared:
     """Make the rows of one block ready to be copied into the staging table of ``dataset``.
 
-    ``ip_optional`` lets rows pass whose address is a host name or the like, as logs may hold: without keys.
+    ``ip_optional`` lets rows pass whose address is a host name or the like, as logs may hold: without keys, and
+    with a property ``no_address`` that says why.
     """
     read = frame.height
     lookups = lookups or Lookups()
@@ -68,8 +81,9 @@ def prepare(
         frame = lookups.proxies.resolve(_clean_ip(frame))
         frame = add_keys(frame, hasher, lookups.networks.kinds if dataset.has_network else None)
         if ip_optional:
-            frame = frame.drop("_bad_ip")
+            frame = _without_address(frame.drop("_bad_ip"))
         frame = hide_address(frame, ("url", "referrer", "user_agent", "event_id", "cookie_id"))
+        frame = redact_clients(frame, hasher)
     rows, rejects = check(dataset, frame, now, text_is_sound=text_is_sound)
     originals = frame[ORIGINAL] if ORIGINAL in frame.columns else None
     lines = frame[LINE]
@@ -122,8 +136,30 @@ def _original(
 def _clean_ip(frame: pl.DataFrame) -> pl.DataFrame:
     if "ip" not in frame.columns:
         return frame
-    text = frame["ip"].cast(pl.String).str.strip_chars()
-    return frame.with_columns(text.set(text == "", None).alias("ip"))
+    return frame.with_columns(clean_addresses(frame["ip"]).alias("ip"))
+
+
+def _without_address(frame: pl.DataFrame) -> pl.DataFrame:
+    """Say in the properties of a log's request why its client is not known: it is no listener of its own."""
+    unknown = frame["household_key"].is_null()
+    if not unknown.any():
+        return frame
+    client = pl.col("ip") if "ip" in frame.columns else pl.lit(None, pl.String)
+    why = (
+        pl.when(client.is_null())
+        .then(pl.lit("none"))
+        .when(client.str.contains(_MASKED))
+        .then(pl.lit("masked"))
+        .otherwise(pl.lit("host_name"))
+    )
+    own = pl.col("properties") if "properties" in frame.columns else pl.lit(None, pl.String)
+    rest = pl.when(own.is_null() | (own == "{}")).then(pl.lit("}")).otherwise("," + own.str.slice(1))
+    said = pl.concat_str(pl.lit('{"no_address":"'), why, pl.lit('"'), rest)
+    # What is no object is left to fail.
+    is_object = own.is_null() | own.str.starts_with("{")
+    return frame.with_columns(
+        pl.when(pl.col("household_key").is_null() & is_object).then(said).otherwise(own).alias("properties")
+    )
 
 
 def _with_source(rows: pl.DataFrame, source: str) -> pl.DataFrame:

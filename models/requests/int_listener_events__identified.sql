@@ -62,6 +62,7 @@ identified as (
         told.quartile,
         told.household_key,
         told.listener_key,
+        told.no_address,
         told.country_code,
         told.region_code,
         case told.agent_by when 'user_agent' then agents.agent_name else told.reported_agent_name end as agent_name,

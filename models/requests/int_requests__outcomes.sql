@@ -65,6 +65,7 @@ filtered as (
                 requests.byte_range ~* '^\s*bytes\s*=\s*0\s*-\s*1\s*$'
                 or (requests.status = 206 and requests.bytes_sent <= 2)
                 then 'two_byte_probe'
+            when requests.no_address is not null then 'no_address'
             when
                 requests.network = 'data_center' and requests.discards_data_centers
                 and safe_addresses.household_key is null

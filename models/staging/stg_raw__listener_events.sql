@@ -34,6 +34,7 @@ renamed as (
         properties ->> 'agentName' as reported_agent_name,
         properties ->> 'botType' as reported_bot_type,
         properties ->> 'deviceType' as reported_device_type,
+        properties ->> 'no_address' as no_address,
         load_id
     from source
 )

@@ -83,7 +83,7 @@ def carried(server: Database) -> Iterator[Database]:
 
 
 def rows(connection: psycopg.Connection, relation: str) -> list[str]:
-    query = sql.SQL("select to_jsonb(t)::text from {} as t order by 1").format(
+    query = sql.SQL("select jsonb_strip_nulls(to_jsonb(t))::text from {} as t order by 1").format(
         sql.Identifier(*relation.split("."))
     )
     return [row for (row,) in connection.execute(query).fetchall()]

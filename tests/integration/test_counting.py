@@ -218,6 +218,7 @@ def test_the_waterfall_holds_every_request_of_every_show(dbt: Dbt, warehouse: ps
             {}, {}, {"status": 404}, {"method": "HEAD"}, {"user_agent": "Googlebot/2.1"}, {"user_agent": None},
             {"enclosure_key": "cdn.example.com/feed.xml"}, {"byte_range": "bytes=0-1", "status": 206},
             {"enclosure_key": "cdn.example.com/other.mp3"}, {"network": "vpn"}, {"bytes_sent": 0},
+            {"household_key": None, "listener_key": None, "properties": '{"no_address":"masked"}'},
         ]
     ):  # fmt: skip
         add_request(warehouse, FIRST + timedelta(minutes=number), listener=1 if number < 2 else number, **fields)
@@ -231,5 +232,5 @@ def test_the_waterfall_holds_every_request_of_every_show(dbt: Dbt, warehouse: ps
     assert waterfall == {
         "counted of p": 1, "duplicate of p": 1, "bad_status of p": 1, "not_get of p": 1, "bot of p": 1,
         "no_user_agent of p": 1, "not_media": 1, "two_byte_probe of p": 1, "counted": 1, "vpn of p": 1,
-        "below_threshold of p": 1,
+        "below_threshold of p": 1, "no_address of p": 1,
     }  # fmt: skip

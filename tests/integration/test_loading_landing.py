@@ -181,3 +181,38 @@ def test_load_path_takes_a_file_or_a_folder(connection: psycopg.Connection, root
     assert only.report.datasets[0].loaded == 1
     with pytest.raises(UnreachableFileError):
         load_path(connection, str(root / "none"), key=KEY, tenant_id="acme", source="nginx")
+
+
+def test_a_format_beside_the_logs(connection: psycopg.Connection, root: Path):
+    line = '203.0.113.8 {} - - [03/Dec/2013:20:37:2{} +0000] "GET /ep.mp3 HTTP/1.1" 200 5\n'
+    log = line.format("192.0.2.1", 0) + line.format("192.0.2.2", 1).replace("113.8", "113.9")
+    put(root, acme__nginx__two_dot_log=log)
+    refused = [result.refused for result in load_landing(connection, str(root), key=KEY) if result.refused]
+    assert len(refused) == 1
+    assert "two addresses" in refused[0]
+    put(root, acme__nginx___format='%A %h %l %u %t "%r" %>s %b\n', acme__nginx__access_dot_log=log)
+    assert [result.refused for result in load_landing(connection, str(root), key=KEY)] == [None] * 2
+    households = [KEY.for_tenant("acme").household(f"192.0.2.{at}") for at in (1, 2)]
+    found = rows(
+        connection, "select distinct household_key from raw.listener_events where bytes_sent = 5 order by 1"
+    )
+    assert [bytes(key) for (key,) in found] == sorted(households)
+    assert rows(connection, "select log_format from ingest.loads where log_format is not null") == [
+        ('%A %h %l %u %t "%r" %>s %b',)
+    ]
+    put(root, acme__nginx___format="nonsense", acme__nginx__new_dot_log=LOG)
+    (result,) = load_landing(connection, str(root), key=KEY)
+    assert "does not say" in str(result.refused)
+
+
+def test_the_same_bytes_by_another_format_are_loaded_again(connection: psycopg.Connection, tmp_path: Path):
+    connection.execute("insert into tenancy.tenants (tenant_id, name) values ('acme', 'Acme')")
+    connection.commit()
+    path = tmp_path / "access.log"
+    path.write_text('192.0.2.1 203.0.113.9 [03/Dec/2013:20:37:20 +0000] "GET /ep.mp3 HTTP/1.1" 200 5\nrubbish\n')
+    loaded = []
+    for log_format in ('%h %A %t "%r" %>s %b', '%h %A %t "%r" %>s %b', '%h %A %t "%r" %>s %B'):
+        (result,) = load_path(connection, str(path), key=KEY, tenant_id="acme", log_format=log_format)
+        assert result.report is not None
+        loaded.append([(item.loaded, item.duplicate, item.rejected) for item in result.report.datasets])
+    assert loaded == [[(1, 0, 1)], [], [(0, 1, 1)]]

@@ -2,12 +2,34 @@
 
 from typing import Final
 
-from earmark.ingestion.sources import cloudfront, collect, combined, generic, op3, rss, s3, shops
+from earmark.ingestion.sources import (
+    alb,
+    caddy,
+    cloudflare,
+    cloudfront,
+    collect,
+    combined,
+    fastly,
+    generic,
+    google,
+    op3,
+    rss,
+    s3,
+    shops,
+    w3c,
+)
 from earmark.ingestion.sources.source import Context, Source
 
 SOURCES: Final[tuple[Source, ...]] = (
     cloudfront.SOURCE,
+    w3c.SOURCE,
     s3.SOURCE,
+    alb.SOURCE,
+    caddy.SOURCE,
+    cloudflare.SOURCE,
+    fastly.SOURCE,
+    google.ENTRIES,
+    google.STORAGE,
     combined.SOURCE,
     op3.SOURCE,
     rss.SOURCE,

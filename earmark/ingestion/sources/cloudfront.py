@@ -3,7 +3,8 @@
 The host is the one that the viewer asked for (``x-host-header``), as a feed names it. User agents and referrers
 are percent-encoded, by some versions of CloudFront twice. ``sc-bytes`` counts the headers too: where the log has
 the length of the body or the range that was answered (33 fields, since 2019), no more than that is taken for the
-body. An event is its request id and time. The viewer's cookies are left out.
+body. An event is its request id and time, or its line where
+the fields that were chosen have no id. The viewer's cookies are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,9 @@ from urllib.parse import unquote
 import polars as pl
 
 from earmark.ingestion.formats import LINE, TEXT, Head, Shape
-from earmark.ingestion.sources.source import PROBLEM, UNIQUE_ID, Context, Source, dash_to_null
+from earmark.ingestion.sources.source import IDENTITY, PROBLEM, UNIQUE_ID, Context, Source
+from earmark.ingestion.sources.w3c import FIELDS, by_fields, fault_of, values
 
-_FIELDS: Final = "#Fields:"
 _RENAMED: Final = {
     "c-ip": "ip",
     "cs-method": "method",
@@ -28,45 +29,26 @@ _RENAMED: Final = {
     "sc-content-type": "content_type",
     "c-country": "country_code",
 }
-_MOST_FIELDS: Final = 200
-_NEEDED: Final = ("date", "time", "c-ip", "cs-method", "cs-uri-stem", "sc-status", "x-edge-request-id")
+_NEEDED: Final = ("date", "time", "c-ip", "cs-method", "cs-uri-stem", "sc-status")
 
 
 def _sniff(head: Head) -> bool:
-    return any(line.startswith(_FIELDS) and "cs-uri-stem" in line for line in head.lines())
+    return any(line.startswith(FIELDS) and "cs-uri-stem" in line and " x-edge-" in line for line in head.lines())
 
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
-    # Files put together hold several headers: each is valid for the lines after it.
-    is_note = frame[TEXT].str.starts_with("#")
-    marks = frame.filter(frame[TEXT].str.starts_with(_FIELDS))
-    parts = []
-    starts = [*marks[LINE].to_list(), None]
-    headers = [context.state.get("fields", ()), *(tuple(text[len(_FIELDS) :].split()) for text in marks[TEXT])]
-    context.state["fields"] = headers[-1]
-    data = frame.filter(~is_note)
-    for fields, upper in zip(headers, starts, strict=True):
-        part = data if upper is None else data.filter(pl.col(LINE) < upper)
-        data = data.filter(pl.col(LINE) > upper) if upper is not None else data
-        if not part.is_empty():
-            parts.append(_part(part, fields))
-    return {context.dataset: pl.concat(parts, how="diagonal")} if parts else {}
+    return by_fields(frame, context, _part)
 
 
 def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
-    missing = [name for name in _NEEDED if name not in fields]
-    if missing or len(fields) > _MOST_FIELDS or len(set(fields)) < len(fields):
-        problem = f"no #Fields: line before it names {', '.join(missing)}"
-        if not missing:
-            problem = f"the #Fields: line before it names a field twice, or more than {_MOST_FIELDS} of them"
-        return frame.select(LINE, pl.lit(problem).alias(PROBLEM))
-    values = pl.col(TEXT).str.strip_chars_end("\r").str.split("\t")
-    rows = frame.with_columns(values.list.to_struct(fields=list(fields)).alias("_values"))
-    rows = rows.with_columns(_count=values.list.len()).drop(TEXT).unnest("_values")
-    rows = rows.with_columns(dash_to_null(*fields))
-    host = pl.coalesce(pl.col(name) for name in ("x-host-header", "cs(Host)") if name in fields)
+    fault = fault_of(fields, _NEEDED)
+    if fault is not None:
+        return frame.select(LINE, pl.lit(fault).alias(PROBLEM))
+    rows = values(frame, fields, "\t")
+    hosts = [pl.col(name) for name in ("x-host-header", "cs(Host)") if name in fields]
     scheme = pl.col("cs-protocol").fill_null("https") if "cs-protocol" in fields else pl.lit("https")
-    url = pl.concat_str(scheme, pl.lit("://"), host, "cs-uri-stem")
+    stem = pl.col("cs-uri-stem")
+    url = pl.concat_str(scheme, pl.lit("://"), pl.coalesce(hosts), stem) if hosts else stem
     if "cs-uri-query" in fields:
         query = pl.col("cs-uri-query")
         url = pl.when(query.is_null()).then(url).otherwise(pl.concat_str(url, pl.lit("?"), query))
@@ -75,12 +57,9 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
         pl.concat_str("date", pl.lit("T"), "time", pl.lit("Z")).alias("occurred_at"),
         url.alias("url"),
         pl.lit("request").alias("event_type"),
-        pl.concat_str("x-edge-request-id", "date", "time", separator=" ").alias(UNIQUE_ID),
-        pl.col("x-edge-request-id").alias("request_id"),
+        *_identity(fields),
         *(pl.col(old).alias(new) for old, new in _RENAMED.items() if old in fields),
-        pl.when(pl.col("_count") != len(fields))
-        .then(pl.format("the line has {} fields; its #Fields: line names {}", "_count", pl.lit(len(fields))))
-        .alias(PROBLEM),
+        pl.col(PROBLEM),
     ]
     rows = rows.select([*columns, *_bytes(fields)])
     return rows.with_columns(
@@ -88,6 +67,13 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
         for name in ("user_agent", "referrer", "forwarded_for")
         if name in rows.columns
     )
+
+
+def _identity(fields: tuple[str, ...]) -> list[pl.Expr]:
+    if "x-edge-request-id" not in fields:
+        return [pl.col(TEXT).alias(IDENTITY)]
+    unique = pl.concat_str("x-edge-request-id", "date", "time", separator=" ")
+    return [unique.alias(UNIQUE_ID), pl.col("x-edge-request-id").alias("request_id")]
 
 
 def _bytes(fields: tuple[str, ...]) -> Iterator[pl.Expr]:
@@ -138,4 +124,5 @@ SOURCE: Final = Source(
     looks_like="a CloudFront standard log: a #Fields: line with date, time, c-ip, cs-uri-stem, then lines of tabs",
     sniff=_sniff,
     rows=_rows,
+    is_log=True,
 )

@@ -86,4 +86,5 @@ SOURCE: Final = Source(
     looks_like="an Amazon S3 server access log: owner bucket [time] address requester id REST.GET.OBJECT key ...",
     sniff=_sniff,
     rows=_rows,
+    is_log=True,
 )

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from earmark.ingestion.formats import TEXT, Head, Shape
+from earmark.ingestion.formats import LINE, TEXT, Head, Shape
 
 PROBLEM: Final = "_problem"
 UNIQUE_ID: Final = "_unique_id"
@@ -35,10 +35,12 @@ ORIGINAL: Final = "_original"
 
 @dataclass(slots=True)
 class Context:
-    """What ``rows`` may need to know: the file's name, the dataset asked for, and what earlier blocks told."""
+    """What ``rows`` may need to know: the file, the dataset asked for, settings, and what earlier blocks told."""
 
     name: str
     dataset: str
+    log_format: str | None = None  # of a log, as its server has it
+    trusts_proxies: bool = False
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,6 +55,7 @@ class Source:
     sniff: Callable[[Head], bool]
     rows: Callable[[pl.DataFrame, Context], Mapping[str, pl.DataFrame]]
     aliases: tuple[str, ...] = ()
+    is_log: bool = False  # of requests: one without a client's address is kept, and counts as nobody's
 
 
 def dash_to_null(*columns: str) -> list[pl.Expr]:
@@ -76,3 +79,24 @@ def log_time(column: str) -> pl.Expr:
 def groups(frame: pl.DataFrame, pattern: str) -> pl.DataFrame:
     """Replace the text of each line by the named groups of a pattern, null where it does not match."""
     return frame.with_columns(pl.col(TEXT).str.extract_groups(pattern).alias("_groups")).unnest("_groups")
+
+
+def column(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """Return a column of a file as text, null where the file has none of that name."""
+    return pl.col(name).cast(pl.String) if name in frame.columns else pl.lit(None, pl.String)
+
+
+def row_identity(frame: pl.DataFrame) -> pl.Expr:
+    """Return all values of a record as the identity of its event."""
+    texts = []
+    for name in sorted(set(frame.columns) - {LINE}):
+        text = pl.col(name).cast(pl.String)
+        texts.append(pl.when(text != "").then(pl.concat_str(pl.lit(f"{name}="), text)))
+    empty = pl.lit(None, pl.String)
+    return (pl.concat_str(texts, separator="\x1f", ignore_nulls=True) if texts else empty).alias(IDENTITY)
+
+
+def whole_url(scheme: pl.Expr, host: pl.Expr, uri: pl.Expr) -> pl.Expr:
+    """Put a URL together; what is whole already, or has no host, stays as it is."""
+    whole = pl.concat_str(scheme, pl.lit("://"), host, uri)
+    return pl.when(host.is_null() | ~uri.str.starts_with("/")).then(uri).otherwise(whole)
