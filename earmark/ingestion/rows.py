@@ -20,6 +20,7 @@ from earmark.ingestion.datasets import Dataset
 from earmark.ingestion.formats import LINE, Reject
 from earmark.ingestion.sources.source import IDENTITY, LISTENER, ORIGINAL, PROBLEM, UNIQUE_ID
 from earmark.ingestion.urls import enclosure_keys
+from earmark.ingestion.values import Amounts
 
 # Columns of the staging table beside those of the dataset's own table.
 MADE: Final = "_made"  # the event id was made from the row's content
@@ -54,6 +55,7 @@ def prepare(
     lookups: Lookups | None = None,
     ip_optional: bool = False,
     text_is_sound: bool = False,
+    amounts: Amounts | None = None,
     now: datetime | None = None,
 ) -> Prepared:
     """Make the rows of one block ready to be copied into the staging table of ``dataset``.
@@ -70,7 +72,7 @@ def prepare(
         if ip_optional:
             frame = frame.drop("_bad_ip")
         frame = hide_address(frame, ("url", "referrer", "user_agent", "event_id", "cookie_id"))
-    rows, rejects = check(dataset, frame, now, text_is_sound=text_is_sound)
+    rows, rejects = check(dataset, frame, now, text_is_sound=text_is_sound, amounts=amounts)
     originals = frame[ORIGINAL] if ORIGINAL in frame.columns else None
     lines = frame[LINE]
     rejects = [
