@@ -17,6 +17,8 @@ from typing import Final
 
 import polars as pl
 
+from earmark.addresses.emails import replace_emails, replace_in_column
+
 HASH_BYTES: Final = 16
 SURROGATE: Final = re.compile(r"^[a-z][a-z0-9]{1,15}:[0-9A-Za-z_=+/.-]{8,128}$")
 UNIT_SEPARATOR: Final = "\x1f"
@@ -129,9 +131,21 @@ class Hasher:
         outer.update(inner.digest())
         return outer.hexdigest()[: 2 * HASH_BYTES]
 
+    def email(self, address: str) -> str:
+        """Return the hexadecimal hash of an e-mail address in its canonical form."""
+        return self._hmac(b"email\x1f" + address.encode("utf-8", "surrogateescape"))
+
     def redact(self, text: bytes) -> bytes:
-        """Replace every client address in a text by ``<ip:hex>`` of its household key."""
-        return _CANDIDATE.sub(self._redacted, text)
+        """Replace every client address in a text by ``<ip:hex>`` of its household key, e-mail ones likewise."""
+        text = _CANDIDATE.sub(self._redacted, text)
+        if b"@" not in text and b"40" not in text:
+            return text
+        plain = text.decode("utf-8", "surrogateescape")
+        return replace_emails(plain, self.email).encode("utf-8", "surrogateescape")
+
+    def redact_emails(self, texts: pl.Series) -> pl.Series:
+        """Replace every e-mail address in a column of text by ``<email:hex>``."""
+        return replace_in_column(texts, self.email)
 
     def _redacted(self, match: re.Match[bytes]) -> bytes:
         address = canonical_address(match[0].decode())
@@ -247,7 +261,8 @@ def hide_address(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
 
 
 def redact_column(texts: pl.Series, hasher: Hasher) -> pl.Series:
-    """Replace every address in a column of text."""
+    """Replace every address in a column of text, of clients and of e-mail."""
+    texts = hasher.redact_emails(texts)
     suspicious = texts.str.contains(MAYBE_ADDRESS).fill_null(value=False)
     if not suspicious.any():
         return texts

@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 import polars as pl
 
+from earmark.addresses.emails import sha256_of_email
 from earmark.ingestion.datasets import Dataset, Field, Kind
 from earmark.ingestion.errors import AmountsUnknownError
 from earmark.ingestion.formats import LINE, MAX_TEXT, Reject
@@ -473,6 +474,11 @@ def parse_currency(column: pl.Series) -> pl.Series:
 def parse_sha256(column: pl.Series) -> pl.Series:
     """Read sha256 values to PostgreSQL's text form of bytea."""
     texts = column.str.strip_chars(BLANKS).str.to_lowercase()
+    clear = texts.str.contains("@", literal=True).fill_null(value=False)
+    if clear.any():
+        # The address itself: what was to be given is made of it, and it is not kept.
+        hashed = [sha256_of_email(text) for text in texts.filter(clear).to_list()]
+        texts = texts.scatter(clear.arg_true(), pl.Series(hashed, dtype=pl.String))
     return ("\\x" + texts).set(~texts.str.contains("^[0-9a-f]{64}$"), None)
 
 
