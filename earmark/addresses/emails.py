@@ -20,6 +20,9 @@ EMAIL: Final = re.compile(
 )
 # What a message or a cut line may hold of one.
 _PARTIAL: Final = re.compile(rf"[^\s\"'<>()=,;:&?/@]+{_AT}[^\s\"'<>,;&]*", re.IGNORECASE)
+# What stands before the @ of a URL's authority is no mailbox, and what stands after it is the host.
+_USERINFO: Final = re.compile(r"https?://[^/\s@]*$", re.IGNORECASE)
+_FAR: Final = 200  # characters before an address
 _MAYBE: Final = r"@|%(?:25)*40"
 _WHOLE: Final = re.compile(rf"^{EMAIL.pattern}$", re.IGNORECASE)
 
@@ -28,6 +31,8 @@ def replace_emails(text: str, digest: Callable[[str], str]) -> str:
     """Replace every e-mail address by ``<email:hex>``; ``digest`` makes the hexadecimal digits of one."""
 
     def hidden(found: re.Match[str]) -> str:
+        if _USERINFO.search(text, max(0, found.start() - _FAR), found.start()):
+            return found[0]
         return f"<email:{digest(canonical_email(found[0]))}>"
 
     return EMAIL.sub(hidden, text)

@@ -25,6 +25,8 @@ _NO_ID: Final = frozenset(
 _WHOLE: Final = r"^(-?[0-9]+)\.0+$"
 # As spreadsheets write a number of many digits: those that they left out are gone.
 DIGITS_LOST: Final = r"^[0-9](?:\.[0-9]+)?[eE]\+[0-9]+$"
+# None of what is looked for, and what most event ids are: not all zero.
+_PLAIN_UUID: Final = r"^[0-9a-f]{7}[1-9a-f]-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _EXACT: Final = 2**53  # floats hold every whole number below it
 
 
@@ -33,6 +35,8 @@ def tidy(column: pl.Series, *, is_id: bool = False, prefix: str = "") -> pl.Seri
 
     ``prefix`` is what may stand before an id without being part of it, such as the # of an order.
     """
+    if is_id and column.len() and column.str.contains(_PLAIN_UUID).fill_null(value=False).all():
+        return column
     distinct = column.drop_nulls().unique()
     trimmed = distinct.str.strip_chars(BLANKS)
     if is_id:
