@@ -168,8 +168,14 @@ def check(
     for field in dataset.fields:
         if field.derived:
             continue
-        how = amounts if dataset.has_amounts and field.is_amount else Amounts.POINT
-        column, more = _field(field, frame, now, is_time=field.name == dataset.time, sound=text_is_sound, how=how)
+        column, more = _field(
+            field,
+            frame,
+            now,
+            is_time=field.name == dataset.time,
+            sound=text_is_sound,
+            reads=_reader(dataset, amounts),
+        )
         typed.append(column)
         checks += more
     if "_bad_ip" in frame.columns:
@@ -216,7 +222,7 @@ def _rule_reject(rule: Rule, frame: pl.DataFrame) -> Callable[[int], Reject]:
 
 
 def _field(
-    field: Field, frame: pl.DataFrame, now: datetime, *, is_time: bool, sound: bool, how: Amounts | None
+    field: Field, frame: pl.DataFrame, now: datetime, *, is_time: bool, sound: bool, reads: "_Reads"
 ) -> tuple[pl.Series, list[_Check]]:
     """Return the typed column of a field and the checks on it."""
     lines = frame[LINE]
@@ -235,12 +241,11 @@ def _field(
     if field.is_id and given.dtype == pl.String:
         checks += _digits_check(name, given, lines)
     detail = f"allowed is {_ALLOWED.get(field.kind, 'text')}"
-    if field.is_amount and how is not Amounts.POINT and given.dtype == pl.String:
-        if how is None and given.str.contains(",", literal=True).any():
-            raise AmountsUnknownError(f"{name} holds a comma")
-        if how is not None:
-            written, given = given, plain_amounts(given, how)
-            detail = f"{detail}. {_AMOUNTS[how]}"
+    if field.is_amount and given.dtype == pl.String:
+        plain, hint = reads(given)
+        if plain is not given:
+            written, given = given, plain
+        detail += hint
     filled = given if field.default is None else given.fill_null(field.default)
     written = filled if written is None else written
     column = _PARSERS[field.kind](filled) if field.kind in _PARSERS else filled
@@ -302,6 +307,22 @@ def _as_given(column: pl.Series, field: Field) -> pl.Series:
     if column.dtype == pl.Date and field.kind is Kind.DATE:
         return column
     return column.cast(pl.String)
+
+
+_Reads = Callable[[pl.Series], tuple[pl.Series, str]]
+
+
+def _reader(dataset: Dataset, amounts: Amounts | None) -> _Reads:
+    """Return what writes amounts of the file in one way, and what to add to the message about one that it cannot."""
+
+    def read(given: pl.Series) -> tuple[pl.Series, str]:
+        if amounts is not None and dataset.has_amounts:
+            return plain_amounts(given, amounts), f". {_AMOUNTS[amounts]}"
+        if dataset.has_amounts and given.str.contains(",", literal=True).any():
+            raise AmountsUnknownError(f"{given.name} holds a comma")
+        return given, ""
+
+    return read
 
 
 def _day_ends(column: pl.Series) -> pl.Series:
@@ -462,7 +483,11 @@ def parse_decimal(column: pl.Series) -> pl.Series:
 
 def parse_boolean(column: pl.Series) -> pl.Series:
     """Read truth values to ``true`` and ``false``."""
-    return column.str.strip_chars(BLANKS).str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.String)
+    return (
+        column.str.strip_chars(BLANKS)
+        .str.to_lowercase()
+        .replace_strict(_TRUTH, default=None, return_dtype=pl.String)
+    )
 
 
 def parse_currency(column: pl.Series) -> pl.Series:

@@ -1132,7 +1132,10 @@ def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
                 numbers = pl.int_range(start + 1, start + 1 + part.height, eager=True, dtype=pl.Int64).alias(LINE)
                 rows = pl.DataFrame(
                     [
-                        *(_plain(column, binary.get(column.name)).alias(_own_name(column.name)) for column in part),
+                        *(
+                            _plain(column, binary.get(column.name)).alias(_own_name(column.name))
+                            for column in part
+                        ),
                         numbers,
                     ]
                 )
@@ -1185,13 +1188,12 @@ def _binary_kinds(path: Path, name: str, whole: pl.LazyFrame) -> dict[str, str]:
         kinds = binary_columns(path)
     except ValueError as error:
         raise DamagedFileError(f"{name}: is a damaged Parquet file ({error}); nothing was loaded") from error
-    unmarked = [column for column in unmarked if column not in kinds]
-    if unmarked:
-        no_text = whole.select(
-            (pl.col(column).is_not_null() & pl.col(column).cast(pl.String, strict=False).is_null()).any()
-            for column in unmarked
-        )
-        kinds.update({column: "bytes" for column, is_it in no_text.collect().row(0, named=True).items() if is_it})
+    for column in unmarked:
+        if column not in kinds:
+            try:
+                whole.select(pl.col(column).cast(pl.String).is_null().sum()).collect()
+            except pl.exceptions.ComputeError:
+                kinds[column] = "bytes"
     return kinds
 
 

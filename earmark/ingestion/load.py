@@ -429,7 +429,10 @@ class _Load:
             self._tallies[name] = _Tally(item, self._open_ledger(name), goes_straight=straight)
             self._create_stage(item)
         read = 0
-        with closing(self._chunks(head, dataset, amounts)) as chunks, ThreadPoolExecutor(1, "earmark-parse") as parser:
+        with (
+            closing(self._chunks(head, dataset, amounts)) as chunks,
+            ThreadPoolExecutor(1, "earmark-parse") as parser,
+        ):
             ahead: Future[_Chunk | None] = parser.submit(next, chunks, None)
             while (chunk := ahead.result()) is not None:
                 ahead = parser.submit(next, chunks, None)

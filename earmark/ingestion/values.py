@@ -58,9 +58,16 @@ def id_text(column: pl.Series) -> pl.Series:
     if not column.dtype.is_float():
         return column.cast(pl.String)
     whole = ((column == column.floor()) & (column.abs() < _EXACT)).fill_null(value=False)
-    return whole.to_frame("w").select(
-        pl.when("w").then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
-    ).to_series().alias(column.name)
+    return (
+        whole.to_frame("w")
+        .select(
+            pl.when("w")
+            .then(column.cast(pl.Int64, strict=False).cast(pl.String))
+            .otherwise(column.cast(pl.String))
+        )
+        .to_series()
+        .alias(column.name)
+    )
 
 
 class Amounts(StrEnum):

@@ -313,7 +313,10 @@ def test_what_is_no_id_is_missing_where_one_is_needed():
 
 
 def test_an_id_that_a_spreadsheet_rounded_is_refused():
-    assert reason("attribution_events", {**ORDER, "order_number": "4.50123E+12"}) == ("order_number", "digits_lost")
+    assert reason("attribution_events", {**ORDER, "order_number": "4.50123E+12"}) == (
+        "order_number",
+        "digits_lost",
+    )
 
 
 def test_ids_of_a_column_of_floats_are_whole():
