@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from earmark.addresses.site import hash_key, lookups
-from earmark.cli.console import Json, err, figure, note, open_database, out, print_json, progress
+from earmark.cli.console import Json, err, figure, note, open_database, out, print_json, progress, tell_unknown
 from earmark.cli.listeners import tell
 from earmark.settings import Settings, load_settings
 from earmark.warehouse import dbt, results
@@ -81,17 +81,21 @@ def load(
             )
     if report.datasets:
         tell(settings, database, lambda told: told.loads(report))
-    rejects = rejects_of(database, report)
+    with database.connect(read_only=True) as connection:
+        rejects = results.rejects_of_loads(connection, report.load_ids)
+        unknown = results.unknown_references(connection)
     if json_:
-        print_json({**report.as_dict(), "rejects": rejects})
+        print_json({**report.as_dict(), "rejects": rejects, "unknown_references": unknown})
     else:
         if report.datasets:
             out.print(_load_table(report))
         out.print(str(report))
         show_rejects(rejects)
+        tell_unknown(unknown)
         for uri in report.all_rejected:
             err.print(
-                f"[bold red]error[/bold red] {escape(uri)}: none of its rows could be loaded; ingest.rejects holds them",
+                f"[bold red]error[/bold red] {escape(uri)}: none of its rows could be loaded; "
+                "ingest.rejects holds them",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -188,14 +192,6 @@ def load_files(settings: Settings, database: Database, *, quiet: bool) -> LoadSu
             on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
         )
     return LoadSummary.of(results)
-
-
-def rejects_of(database: Database, report: LoadSummary) -> list[dict[str, Any]]:
-    """Return the commonest reasons for which rows of these loads were rejected."""
-    if not any(total.rejected for total in report.datasets.values()):
-        return []
-    with database.connect(read_only=True) as connection:
-        return results.rejects_of_loads(connection, report.load_ids)
 
 
 def show_rejects(rejects: Sequence[Mapping[str, Any]]) -> None:

@@ -704,7 +704,7 @@ class _Load:
             return again
         self._refuse_rows(tally, _REFUSE_EQUAL, names, conflict=sql.SQL(""), why=_SAME_AGAIN)
         others = [name for name in columns if name not in (*dataset.key, dataset.adds, "properties")]
-        checks = [
+        checks: list[sql.Composable] = [
             sql.SQL("count(distinct coalesce({}::text, '')) > 1").format(sql.Identifier(name)) for name in others
         ]
         if not dataset.adds_alike:

@@ -110,7 +110,7 @@ def redact(reject: Reject, hasher: Hasher) -> Reject:
 
 
 def readable(raw: bytes) -> str:
-    """Return an original line as PostgreSQL's text holds it: bytes that are none are written ``\\xff``."""
+    r"""Return an original line as PostgreSQL's text holds it: bytes that are none are written ``\xff``."""
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 

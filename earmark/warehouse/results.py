@@ -166,6 +166,27 @@ def rejects_of_loads(
         return cursor.fetchall()
 
 
+def unknown_references(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:
+    """Return what rows name and is not loaded, the commonest first; nothing where the mart is not built yet.
+
+    Keys: those of ``marts.rpt_unknown_references``.
+    """
+    row = connection.execute("select to_regclass('marts.rpt_unknown_references') is not null").fetchone()
+    if row is None or not row[0]:
+        return []
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            select tenant_id, dataset, field, value, refers_to, row_count, near_miss
+            from marts.rpt_unknown_references
+            order by near_miss is null, row_count desc, tenant_id, dataset, field, value
+            limit %s
+            """,
+            (most,),
+        )
+        return cursor.fetchall()
+
+
 def reject_reasons(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:
     """Return why rows were rejected: ``tenant_id, dataset, field, reason, rows`` and an ``example``."""
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -24,8 +24,8 @@ from earmark.ingestion.errors import (
     FileChangedError,
     HashKeyError,
     LoadError,
-    NoRowsError,
     NoRegularFileError,
+    NoRowsError,
     UnknownTenantError,
     UnreachableFileError,
 )
