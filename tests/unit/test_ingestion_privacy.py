@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import re
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earmark.addresses.emails import sha256_of_email, without_partial_emails
 from earmark.addresses.privacy import HashKey, add_keys, canonical_address, hide_address, is_private
 
 SECRET = bytes(range(32))
