@@ -151,8 +151,8 @@ def check(
 
     ``frame`` has ``_line`` and columns named as the dataset's fields, of text or, from Parquet, of the type
     itself. The answer keeps every other column as it is. ``now`` is what times may lie at most a day after.
-    ``text_is_sound`` says that the reader has seen to it that no text holds a NUL or is too long. ``amounts`` is how
-    the file writes them; None: not looked at, as none holds a comma.
+    ``text_is_sound`` says that the reader has seen to it that no text holds a NUL or is too long. ``amounts`` is
+    how the file writes them; None: not looked at, as none holds a comma.
 
     Raises:
         AmountsUnknownError: one does.
@@ -313,7 +313,7 @@ _Reads = Callable[[pl.Series], tuple[pl.Series, str]]
 
 
 def _reader(dataset: Dataset, amounts: Amounts | None) -> _Reads:
-    """Return what writes amounts of the file in one way, and what to add to the message about one that it cannot."""
+    """Return what writes the file's amounts in one way, and adds to the message about one that it cannot."""
 
     def read(given: pl.Series) -> tuple[pl.Series, str]:
         if amounts is not None and dataset.has_amounts:
@@ -347,8 +347,8 @@ def _digits_check(name: str, given: pl.Series, lines: pl.Series) -> list[_Check]
                 lines[at],
                 name,
                 "digits_lost",
-                f"{name} is {_shown(str(given[at]))}: a spreadsheet rounded it, and the id cannot be told. Give the "
-                "column the format Text and export it again",
+                f"{name} is {_shown(str(given[at]))}: a spreadsheet rounded it, and the id cannot be told. Give "
+                "the column the format Text and export it again",
             ),
         )
     ]

@@ -213,7 +213,8 @@ class _Stream:
             text = self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             raise DamagedFileError(
-                f"{self._name}: is UTF-16 text that ends within a character; nothing was loaded. Fetch the file again"
+                f"{self._name}: is UTF-16 text that ends within a character; nothing was loaded. "
+                "Fetch the file again"
             ) from error
         return text.encode("utf-8", "surrogatepass")
 

@@ -763,7 +763,8 @@ class _Load:
         counted = sql.SQL("coalesce(s._rows, 1)" if dataset.adds else "1")
         row = self._connection.execute(
             sql.SQL(
-                "with known as (delete from {stage} as s using {table} as t where t.tenant_id = %(tenant)s and {same}"
+                "with known as ("
+                "delete from {stage} as s using {table} as t where t.tenant_id = %(tenant)s and {same}"
                 " returning {counted} as number) select coalesce(sum(number), 0) from known"
             ).format(stage=_stage(dataset), table=_table(dataset), same=same, counted=counted),
             {"tenant": self._tenant, "first": times.first, "last": times.last},

@@ -84,9 +84,9 @@ known as (
     select
         tenant_id,
         'episodes' as refers_to,
-        guid as value
+        episode_guid as value
     from episodes
-    where guid is not null
+    where episode_guid is not null
 ),
 
 -- What differs in case, spaces or punctuation alone.
