@@ -84,7 +84,7 @@ def tell_unknown(references: Sequence[Mapping[str, Any]]) -> None:
         near = f"; did you mean {row['near_miss']!r}?" if row["near_miss"] else ""
         note(
             f"{row['tenant_id']}: {figure(row['row_count'])} rows of {row['dataset']} have the {row['field']} "
-            f"{row['value']!r}, which is not among the {row['refers_to']}, and count nowhere{near}"
+            f"{row['value']!r}, which is not among the {row['refers_to']}{near}"
         )
 
 

@@ -95,8 +95,8 @@ class Dataset:
     the table is cut; None for reference data. ``day`` is the column that says which UTC day a row belongs to,
     where it is another. ``url`` is the field that ``enclosure_key`` is made of. ``any_of`` lists groups of fields
     of which a row must have at least one. ``adds`` is the figure that is added up where several rows of a file
-    have one key and differ in what is not kept as a column; with ``adds_alike`` also where only the figure differs, as
-    each row is an amount that was booked. Fields that are not listed are kept in the column ``properties``.
+    have one key and differ in what is not kept as a column; with ``adds_alike`` also where only the figure
+    differs, as each row is an amount that was booked. Fields that are not listed are kept in ``properties``.
     """
 
     name: str

@@ -66,35 +66,81 @@ ordered as (
     window of_order as (partition by candidates.tenant_id, candidates.order_number)
 ),
 
--- Rows of one file that report an order at one time are its lines, and its value is their sum. What a browser sends
--- (a pixel, a visit) comes again with the same value where a page is opened again: that is no second line.
-summed as (
+-- Rows that report an order at one time are its lines, and its value is their sum. A line that several files hold is
+-- one line: of each value there are as many as one file has at most, whichever file came first. What a browser sends (a
+-- pixel, a visit) comes again with the same value where a page is opened again: that is no second line.
+reported as (
     select
         ordered.*,
-        case
-            when ordered.order_number is null then ordered.value
-            when
-                ordered.signal in ('pixel', 'vanity_url')
-                and min(ordered.value) over of_lines = max(ordered.value) over of_lines
-                then ordered.value
-            else sum(ordered.value) over of_lines
-        end as order_value
+        count(*) over of_file as times
     from ordered
     where not ordered.is_refund
     window
-        of_lines as (
+        of_file as (
             partition by
                 ordered.tenant_id,
                 ordered.order_sponsor_id,
                 ordered.order_number,
                 ordered.lone_event_id,
                 ordered.lone_at,
-                ordered.load_id,
                 ordered.occurred_at,
                 ordered.signal,
                 ordered.action,
                 ordered.source,
-                ordered.currency
+                ordered.currency,
+                ordered.load_id,
+                ordered.value
+        )
+),
+
+lines as (
+    select
+        reported.*,
+        row_number() over of_value as place
+    from reported
+    window
+        of_value as (
+            partition by
+                reported.tenant_id,
+                reported.order_sponsor_id,
+                reported.order_number,
+                reported.lone_event_id,
+                reported.lone_at,
+                reported.occurred_at,
+                reported.signal,
+                reported.action,
+                reported.source,
+                reported.currency,
+                reported.value
+            order by reported.times desc
+        )
+),
+
+summed as (
+    select
+        lines.*,
+        case
+            when lines.order_number is null then lines.value
+            when
+                lines.signal in ('pixel', 'vanity_url')
+                and min(lines.value) over of_lines = max(lines.value) over of_lines
+                then lines.value
+            else sum(lines.value * lines.times) filter (where lines.place = 1) over of_lines
+        end as order_value
+    from lines
+    window
+        of_lines as (
+            partition by
+                lines.tenant_id,
+                lines.order_sponsor_id,
+                lines.order_number,
+                lines.lone_event_id,
+                lines.lone_at,
+                lines.occurred_at,
+                lines.signal,
+                lines.action,
+                lines.source,
+                lines.currency
         )
 ),
 

@@ -187,7 +187,7 @@ def _files(random_: random.Random, tenant: str, dataset: str, lines: list[str]) 
     for line in lines:
         for file in random_.sample(files, 2 if count > 1 and random_.random() < 0.1 else 1):
             file.append(line)
-    for file in files:
+    for file in filter(None, files):
         yield Step(tenant, dataset, "\n".join([_HEADS[dataset], *file]) + "\n")
 
 
