@@ -50,17 +50,17 @@ named as (
         ('episodes', 'podcast_id', 'podcasts'),
         ('listener_metrics', 'episode_id', 'episodes'),
     ] %}
-    select
-        tenant_id,
-        '{{ dataset }}' as dataset,
-        '{{ field }}' as field,
-        '{{ target }}' as refers_to,
-        {{ field }} as value,
-        count(*) as row_count
-    from {{ dataset }}
-    where {{ field }} is not null
-    group by tenant_id, {{ field }}
-    {{ 'union all' if not loop.last }}
+        select
+            tenant_id,
+            '{{ dataset }}' as dataset,
+            '{{ field }}' as field,
+            '{{ target }}' as refers_to,
+            {{ field }} as value,
+            count(*) as row_count
+        from {{ dataset }}
+        where {{ field }} is not null
+        group by tenant_id, {{ field }}
+                {{ 'union all' if not loop.last }}
     {%- endfor %}
 ),
 
@@ -72,12 +72,12 @@ known as (
         ('insertion_orders', 'insertion_order_id'),
         ('episodes', 'episode_id'),
     ] %}
-    select
-        tenant_id,
-        '{{ dataset }}' as refers_to,
-        {{ field }} as value
-    from {{ dataset }}
-    {{ 'union all' if not loop.last }}
+        select
+            tenant_id,
+            '{{ dataset }}' as refers_to,
+            {{ field }} as value
+        from {{ dataset }}
+                {{ 'union all' if not loop.last }}
     {%- endfor %}
     union all
     -- Exports name an episode by the guid of its feed too.

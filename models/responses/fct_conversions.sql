@@ -153,14 +153,14 @@ ranked as (
             of_order
             order by
                 {{ signal_rank('summed.signal') }},
-                summed.occurred_at,
+                summed.occurred_at asc,
                 summed.order_value desc nulls last,
-                summed.currency,
-                summed.action,
-                summed.source,
-                summed.cookie_id,
-                summed.hashed_email,
-                summed.event_id
+                summed.currency asc,
+                summed.action asc,
+                summed.source asc,
+                summed.cookie_id asc,
+                summed.hashed_email asc,
+                summed.event_id asc
         ) as nth,
         row_number() over (
             of_order
