@@ -60,7 +60,7 @@ named as (
         from {{ dataset }}
         where {{ field }} is not null
         group by tenant_id, {{ field }}
-                {{ 'union all' if not loop.last }}
+        {{ 'union all' if not loop.last }}
     {%- endfor %}
 ),
 
@@ -77,7 +77,7 @@ known as (
             '{{ dataset }}' as refers_to,
             {{ field }} as value
         from {{ dataset }}
-                {{ 'union all' if not loop.last }}
+        {{ 'union all' if not loop.last }}
     {%- endfor %}
     union all
     -- Exports name an episode by the guid of its feed too.

@@ -98,7 +98,7 @@ found as (
 
 matched as (
     select * from found
-    where found.way = found.first_way
+    where way = first_way
 ),
 
 -- A code or URL claims a campaign where it points to exactly one: of those in flight at that time, or where none
