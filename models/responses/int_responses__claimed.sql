@@ -41,7 +41,7 @@ shown as (
         upper(trim(codes.code)) as claim_key
     from events
     cross join
-        lateral (
+        lateral (  -- noqa: ST05
             select
                 1 as way,
                 events.discount_code as code
