@@ -356,7 +356,9 @@ def _contents(database: Database) -> dict[str, list[str]]:
             name: [
                 row[0]
                 for row in connection.execute(
-                    sql.SQL("select to_jsonb(t) from {} as t order by 1").format(sql.Identifier(*name.split(".")))
+                    sql.SQL("select (to_jsonb(t) - 'load_id')::text from {} as t order by 1").format(
+                        sql.Identifier(*name.split("."))
+                    )
                 )
             ]
             for (name,) in relations
