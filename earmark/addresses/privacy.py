@@ -17,6 +17,8 @@ from typing import Final
 
 import polars as pl
 
+from earmark.addresses.emails import replace_emails, replace_in_column
+
 HASH_BYTES: Final = 16
 SURROGATE: Final = re.compile(r"^[a-z][a-z0-9]{1,15}:[0-9A-Za-z_=+/.-]{8,128}$")
 UNIT_SEPARATOR: Final = "\x1f"
@@ -149,11 +151,23 @@ class Hasher:
         outer.update(inner.digest())
         return outer.hexdigest()[: 2 * HASH_BYTES]
 
+    def email(self, address: str) -> str:
+        """Return the hexadecimal hash of an e-mail address in its canonical form."""
+        return self._hmac(b"email\x1f" + address.encode("utf-8", "surrogateescape"))
+
     def redact(self, text: bytes) -> bytes:
-        """Replace every client address in a text by ``<ip:hex>`` of its household key."""
+        """Replace every client address in a text by ``<ip:hex>`` of its household key, e-mail ones likewise."""
         if b"%" in text:
             text = _ENCODED.sub(self._redacted, text)
-        return _CANDIDATE.sub(self._redacted, text)
+        text = _CANDIDATE.sub(self._redacted, text)
+        if b"@" not in text and b"40" not in text:
+            return text
+        plain = text.decode("utf-8", "surrogateescape")
+        return replace_emails(plain, self.email).encode("utf-8", "surrogateescape")
+
+    def redact_emails(self, texts: pl.Series) -> pl.Series:
+        """Replace every e-mail address in a column of text by ``<email:hex>``."""
+        return replace_in_column(texts, self.email)
 
     def redact_agent(self, text: bytes) -> bytes:
         """Replace every address in a user agent; the version of a product is none, whatever its form."""
@@ -331,7 +345,8 @@ def _in_query(text: bytes, hasher: Hasher) -> bytes:
 
 
 def redact_column(texts: pl.Series, hasher: Hasher) -> pl.Series:
-    """Replace every address in a column of text."""
+    """Replace every address in a column of text, of clients and of e-mail."""
+    texts = hasher.redact_emails(texts)
     suspicious = texts.str.contains(MAYBE_ADDRESS).fill_null(value=False)
     if not suspicious.any():
         return texts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -76,6 +76,16 @@ def sayer(*, quiet: bool) -> Callable[[str, str], None]:
 def moment(at: datetime | None) -> str:
     """Write a time as tables show it."""
     return at.strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def tell_unknown(references: Sequence[Mapping[str, Any]]) -> None:
+    """Say on stderr what rows name and is not loaded."""
+    for row in references:
+        near = f"; did you mean {row['near_miss']!r}?" if row["near_miss"] else ""
+        note(
+            f"{row['tenant_id']}: {figure(row['row_count'])} rows of {row['dataset']} have the {row['field']} "
+            f"{row['value']!r}, which is not among the {row['refers_to']}{near}"
+        )
 
 
 def figure(value: Decimal | float | None, digits: int = 0) -> str:

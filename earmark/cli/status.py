@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from earmark.cli.console import Json, fail, figure, moment, out, print_json
+from earmark.cli.console import Json, fail, figure, moment, out, print_json, tell_unknown
 from earmark.settings import load_settings
 from earmark.warehouse import results
 from earmark.warehouse.engine import recorded
@@ -36,6 +36,7 @@ def status_(json_: Json = False) -> None:
         refused = results.refused_files(connection)
         refused_total = results.count_refused_files(connection)
         rejects = results.reject_reasons(connection)
+        unknown = results.unknown_references(connection)
     state = {
         "database": str(database),
         "server": row[0] if row else None,
@@ -46,6 +47,7 @@ def status_(json_: Json = False) -> None:
         "refused_files": refused,
         "refused_files_total": refused_total,
         "rejects": rejects,
+        "unknown_references": unknown,
     }
     if json_:
         print_json(state)
@@ -54,6 +56,7 @@ def status_(json_: Json = False) -> None:
         out.print(f"[bold]{name:9}[/bold] {escape(str(state[name]))}", highlight=False, soft_wrap=True)
     _show_ledger(ledger)
     _show_rejects(rejects)
+    tell_unknown(unknown)
     for file in refused:
         out.print(f"[red]refused[/red] {escape(file['message'])}", highlight=False, soft_wrap=True)
     if refused_total > len(refused):

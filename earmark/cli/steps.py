@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from earmark.addresses.site import hash_key, lookups
-from earmark.cli.console import Json, err, figure, note, open_database, out, print_json, progress
+from earmark.cli.console import Json, err, figure, note, open_database, out, print_json, progress, tell_unknown
 from earmark.cli.listeners import tell
 from earmark.ingestion.log_formats import LogFormatError, parse_format
 from earmark.settings import Settings, load_settings
-from earmark.warehouse import dbt
+from earmark.warehouse import dbt, results
 from earmark.warehouse.database import Database
 from earmark.warehouse.days import Days
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
+_SHOWN = 160  # characters of a rejected line
 
 
 @app.command()
@@ -95,15 +96,27 @@ def load(
             )
     if report.datasets:
         tell(settings, database, lambda told: told.loads(report))
+    with database.connect(read_only=True) as connection:
+        rejects = results.rejects_of_loads(connection, report.load_ids)
+        unknown = results.unknown_references(connection)
     if json_:
-        print_json(report.as_dict())
+        print_json({**report.as_dict(), "rejects": rejects, "unknown_references": unknown})
     else:
         if report.datasets:
             out.print(_load_table(report))
         out.print(str(report))
+        show_rejects(rejects)
+        tell_unknown(unknown)
+        for uri in report.all_rejected:
+            err.print(
+                f"[bold red]error[/bold red] {escape(uri)}: none of its rows could be loaded; "
+                "ingest.rejects holds them",
+                highlight=False,
+                soft_wrap=True,
+            )
         for refused in report.refused:
             err.print(f"[bold red]refused[/bold red] {escape(refused)}", highlight=False, soft_wrap=True)
-    if report.refused:
+    if report.refused or report.all_rejected:
         raise typer.Exit(1)
 
 
@@ -194,6 +207,24 @@ def load_files(settings: Settings, database: Database, *, quiet: bool) -> LoadSu
             on_result=lambda result: bar.update(task, advance=1, description=_file_name(result.uri)),
         )
     return LoadSummary.of(results)
+
+
+def show_rejects(rejects: Sequence[Mapping[str, Any]]) -> None:
+    """Print why rows were rejected, each reason with the first such row."""
+    for row in rejects:
+        place = f"{row['uri']}, line {row['line_number']}"
+        err.print(
+            f"[bold yellow]rejected[/bold yellow] {figure(row['rows'])} rows of {escape(row['dataset'])}, "
+            f"{escape(row['reason'])}: {escape(row['detail'])}\n"
+            f"  {escape(place)}: {escape(_printable(row['original']))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _printable(text: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in text[:_SHOWN])
+    return shown + ("..." if len(text) > _SHOWN else "")
 
 
 def _file_name(uri: str) -> str:

@@ -14,8 +14,11 @@ from typing import Final
 import orjson
 import polars as pl
 
+from earmark.addresses.emails import sha256_of_email
 from earmark.ingestion.datasets import Dataset, Field, Kind
+from earmark.ingestion.errors import AmountsUnknownError
 from earmark.ingestion.formats import LINE, MAX_TEXT, Reject
+from earmark.ingestion.values import BLANKS, DIGITS_LOST, Amounts, id_text, plain_amounts, tidy
 
 EARLIEST: Final = date(2004, 1, 1)  # podcasts are not older
 LATEST_AHEAD: Final = timedelta(days=1)  # clocks differ, a day at most
@@ -44,6 +47,13 @@ _ALLOWED: Final[dict[Kind, str]] = {
     Kind.JSON: "a JSON object that holds no NUL",
 }
 
+_AMOUNTS: Final[dict[Amounts, str]] = {
+    Amounts.POINT: "The file writes decimal points",
+    Amounts.COMMA: "The file writes decimal commas",
+    Amounts.MIXED: "The file writes decimal commas and points, so that neither 1,234 nor 1.234 tells what it is: "
+    "write all amounts in one way",
+    Amounts.UNKNOWN: "Nothing in the file tells whether its commas are decimal ones: write 1234.00 or 1.234",
+}
 _TIME_FORMATS: Final = (
     ("%Y-%m-%dT%H:%M:%S%.fZ", False),
     ("%Y-%m-%dT%H:%M:%S%.f%#z", True),
@@ -130,13 +140,23 @@ _Check = tuple[pl.Series, Callable[[int], Reject]]
 
 
 def check(
-    dataset: Dataset, frame: pl.DataFrame, now: datetime | None = None, *, text_is_sound: bool = False
+    dataset: Dataset,
+    frame: pl.DataFrame,
+    now: datetime | None = None,
+    *,
+    text_is_sound: bool = False,
+    amounts: Amounts | None = None,
 ) -> tuple[pl.DataFrame, list[Reject]]:
     """Type the columns of a frame and part the rows that pass from those that do not.
 
     ``frame`` has ``_line`` and columns named as the dataset's fields, of text or, from Parquet, of the type
     itself. The answer keeps every other column as it is. ``now`` is what times may lie at most a day after.
-    ``text_is_sound`` says that the reader has seen to it that no text holds a NUL or is too long.
+    ``text_is_sound`` says that the reader has seen to it that no text holds a NUL or is too long. ``amounts`` is
+    how the file writes them; None: not looked at, as none holds a comma.
+
+    Raises:
+        AmountsUnknownError: one does.
+
     """
     now = now or datetime.now(UTC)
     typed: list[pl.Series] = []
@@ -148,7 +168,14 @@ def check(
     for field in dataset.fields:
         if field.derived:
             continue
-        column, more = _field(field, frame, now, is_time=field.name == dataset.time, sound=text_is_sound)
+        column, more = _field(
+            field,
+            frame,
+            now,
+            is_time=field.name == dataset.time,
+            sound=text_is_sound,
+            reads=_reader(dataset, amounts),
+        )
         typed.append(column)
         checks += more
     if "_bad_ip" in frame.columns:
@@ -195,7 +222,7 @@ def _rule_reject(rule: Rule, frame: pl.DataFrame) -> Callable[[int], Reject]:
 
 
 def _field(
-    field: Field, frame: pl.DataFrame, now: datetime, *, is_time: bool, sound: bool
+    field: Field, frame: pl.DataFrame, now: datetime, *, is_time: bool, sound: bool, reads: "_Reads"
 ) -> tuple[pl.Series, list[_Check]]:
     """Return the typed column of a field and the checks on it."""
     lines = frame[LINE]
@@ -208,9 +235,19 @@ def _field(
     else:
         given = _as_given(frame[name], field)
     checks: list[_Check] = []
+    written: pl.Series | None = None
     if given.dtype == pl.String and not sound:
         checks += _text_checks(name, given, lines)
+    if field.is_id and given.dtype == pl.String:
+        checks += _digits_check(name, given, lines)
+    detail = f"allowed is {_ALLOWED.get(field.kind, 'text')}"
+    if field.is_amount and given.dtype == pl.String:
+        plain, hint = reads(given)
+        if plain is not given:
+            written, given = given, plain
+        detail += hint
     filled = given if field.default is None else given.fill_null(field.default)
+    written = filled if written is None else written
     column = _PARSERS[field.kind](filled) if field.kind in _PARSERS else filled
     if field.required:
         checks.append(
@@ -218,18 +255,17 @@ def _field(
         )
     if field.kind in _PARSERS:
         unread = column.is_null() & filled.is_not_null()
-        detail = f"allowed is {_ALLOWED[field.kind]}"
         checks.append(
             (
                 unread,
                 lambda at: Reject(
-                    lines[at], name, f"not_{field.kind}", f"{name} is {_shown(str(filled[at]))}: {detail}"
+                    lines[at], name, f"not_{field.kind}", f"{name} is {_shown(str(written[at]))}: {detail}"
                 ),
             )
         )
     if field.choices:
         if not column.is_in(field.choices).all():
-            column = column.str.strip_chars()
+            column = column.str.strip_chars(BLANKS)
         choices = ", ".join(field.choices)
         checks.append(
             (
@@ -248,6 +284,12 @@ def _field(
 
 def _as_given(column: pl.Series, field: Field) -> pl.Series:
     """Return a column as text with empty text as null; times and numbers of Parquet keep their type."""
+    if field.is_id and column.dtype != pl.String:
+        column = id_text(column)
+    if column.dtype == pl.String and field.is_end:
+        column = _day_ends(column)
+    if column.dtype == pl.String and (field.is_id or field.is_trimmed):
+        return tidy(column, is_id=field.is_id, prefix=field.prefix)
     if column.dtype == pl.String:
         empty = column.len() and bool((column == "").any())
         return column.set(column == "", None) if empty else column
@@ -256,11 +298,60 @@ def _as_given(column: pl.Series, field: Field) -> pl.Series:
             column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
         )
         return column.dt.cast_time_unit("us")
+    if column.dtype == pl.Date and field.is_end:
+        return column.dt.offset_by("1d").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if isinstance(column.dtype, pl.Datetime) and field.kind is Kind.DATE and column.dtype.time_zone:
+        column = column.dt.convert_time_zone("UTC")
     if column.dtype.is_integer() and field.kind is Kind.INTEGER:
         return column.cast(pl.Int64, strict=False)
     if column.dtype == pl.Date and field.kind is Kind.DATE:
         return column
     return column.cast(pl.String)
+
+
+_Reads = Callable[[pl.Series], tuple[pl.Series, str]]
+
+
+def _reader(dataset: Dataset, amounts: Amounts | None) -> _Reads:
+    """Return what writes the file's amounts in one way, and adds to the message about one that it cannot."""
+
+    def read(given: pl.Series) -> tuple[pl.Series, str]:
+        if amounts is not None and dataset.has_amounts:
+            return plain_amounts(given, amounts), f". {_AMOUNTS[amounts]}"
+        if dataset.has_amounts and given.str.contains(",", literal=True).any():
+            raise AmountsUnknownError(f"{given.name} holds a comma")
+        return given, ""
+
+    return read
+
+
+def _day_ends(column: pl.Series) -> pl.Series:
+    """Write a bare day as the midnight that ends it."""
+    texts = column.str.strip_chars(BLANKS)
+    days = texts.set(~texts.str.contains(r"^\d{4}-\d{2}-\d{2}$"), None).str.to_date("%Y-%m-%d", strict=False)
+    at = (days.is_not_null() & (days.dt.year() < _LAST_YEAR)).fill_null(value=False)
+    if not at.any():
+        return column
+    ends = days.filter(at).dt.offset_by("1d").dt.to_string("%Y-%m-%dT00:00:00Z")
+    return column.scatter(at.arg_true(), ends)
+
+
+def _digits_check(name: str, given: pl.Series, lines: pl.Series) -> list[_Check]:
+    lost = given.drop_nulls().unique().str.contains(DIGITS_LOST)
+    if not lost.any():
+        return []
+    return [
+        (
+            given.str.contains(DIGITS_LOST).fill_null(value=False),
+            lambda at: Reject(
+                lines[at],
+                name,
+                "digits_lost",
+                f"{name} is {_shown(str(given[at]))}: a spreadsheet rounded it, and the id cannot be told. Give "
+                "the column the format Text and export it again",
+            ),
+        )
+    ]
 
 
 def _text_checks(name: str, given: pl.Series, lines: pl.Series) -> list[_Check]:
@@ -336,7 +427,7 @@ def parse_timestamp(column: pl.Series) -> pl.Series:
     left = (result.is_null() & column.is_not_null()).arg_true()
     if left.is_empty():
         return result
-    texts = column.gather(left).str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2}) +", "${1}T")
+    texts = column.gather(left).str.strip_chars(BLANKS).str.replace(r"^(\d{4}-\d{2}-\d{2}) +", "${1}T")
     texts = texts.str.replace(r"(T.*[+-]\d{2})$", "${1}00").str.replace(r" *(?:UTC|GMT|z)$", "Z")
     texts = texts.str.replace(r" +([+-]\d)", "${1}")
     texts = texts.set(~texts.str.contains(r"^\d{4}-\d{2}-\d{2}(?:T|$)"), None)
@@ -361,7 +452,7 @@ def parse_date(column: pl.Series) -> pl.Series:
     """Read days; a time at midnight, as spreadsheets and Parquet write days, is its day."""
     if column.dtype == pl.Date:
         return column
-    texts = column.str.strip_chars().str.replace(r"[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?$", "")
+    texts = column.str.strip_chars(BLANKS).str.replace(r"[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:?00)?$", "")
     texts = texts.set(~texts.str.contains(r"^\d{4}-\d{2}-\d{2}$"), None)
     return texts.str.to_date("%Y-%m-%d", strict=False)
 
@@ -372,19 +463,19 @@ def parse_integer(column: pl.Series) -> pl.Series:
         return column
     result = column.cast(pl.Int64, strict=False)
     if (result.is_null() & column.is_not_null()).any():
-        result = column.str.strip_chars().str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
+        result = column.str.strip_chars(BLANKS).str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
     return result
 
 
 def parse_number(column: pl.Series) -> pl.Series:
     """Read finite numbers."""
-    result = column.str.strip_chars().cast(pl.Float64, strict=False)
+    result = column.str.strip_chars(BLANKS).cast(pl.Float64, strict=False)
     return result.set(~result.is_finite(), None)
 
 
 def parse_decimal(column: pl.Series) -> pl.Series:
     """Read amounts; they stay text, so that no digit is lost on the way to PostgreSQL's numeric."""
-    texts = column.str.strip_chars()
+    texts = column.str.strip_chars(BLANKS)
     return texts.set(
         ~texts.str.contains(r"^[+-]?(?:\d{1,30}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,2})?$"), None
     )
@@ -392,18 +483,27 @@ def parse_decimal(column: pl.Series) -> pl.Series:
 
 def parse_boolean(column: pl.Series) -> pl.Series:
     """Read truth values to ``true`` and ``false``."""
-    return column.str.strip_chars().str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.String)
+    return (
+        column.str.strip_chars(BLANKS)
+        .str.to_lowercase()
+        .replace_strict(_TRUTH, default=None, return_dtype=pl.String)
+    )
 
 
 def parse_currency(column: pl.Series) -> pl.Series:
     """Read currency codes, in any case."""
-    texts = column.str.strip_chars().str.to_uppercase()
+    texts = column.str.strip_chars(BLANKS).str.to_uppercase()
     return texts.set(~texts.str.contains("^[A-Z]{3}$"), None)
 
 
 def parse_sha256(column: pl.Series) -> pl.Series:
     """Read sha256 values to PostgreSQL's text form of bytea."""
-    texts = column.str.strip_chars().str.to_lowercase()
+    texts = column.str.strip_chars(BLANKS).str.to_lowercase()
+    clear = texts.str.contains("@", literal=True).fill_null(value=False)
+    if clear.any():
+        # The address itself: what was to be given is made of it, and it is not kept.
+        hashed = [sha256_of_email(text) for text in texts.filter(clear).to_list()]
+        texts = texts.scatter(clear.arg_true(), pl.Series(hashed, dtype=pl.String))
     return ("\\x" + texts).set(~texts.str.contains("^[0-9a-f]{64}$"), None)
 
 

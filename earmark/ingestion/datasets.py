@@ -43,6 +43,42 @@ class Field:
     client: bool = False
     derived: bool = False
 
+    @property
+    def is_id(self) -> bool:
+        """Whether it names something: then null, nan and the like are no value, and 1001.0 is 1001."""
+        return self.name in _IDS
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether spaces around its text are none of its own."""
+        return self.kind is Kind.TEXT and not self.client and self.name not in _AS_SENT
+
+    @property
+    def prefix(self) -> str:
+        """What may stand before the value without being part of it: shops show order 1001 as #1001."""
+        return "#" if self.name == "order_number" else ""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is a time until which something lasts: a bare day lasts to its end."""
+        return self.name == "ends_at"
+
+    @property
+    def is_amount(self) -> bool:
+        """Whether it is a number as people write it, with a decimal comma or point."""
+        return self.kind in (Kind.DECIMAL, Kind.NUMBER, Kind.INTEGER)
+
+
+_IDS: Final = frozenset(
+    (
+        *("event_id", "episode_id", "episode_guid", "ad_unit_id", "play_id", "sponsor_id", "campaign_id"),
+        *("cookie_id", "order_number", "discount_code", "podcast_id", "podcast_guid", "guid"),
+        *("insertion_order_id", "promo_code"),
+    )
+)
+# Text that somebody's program sent: kept as it came.
+_AS_SENT: Final = frozenset(("url", "user_agent", "referrer", "byte_range", "method"))
+
 
 class Keeps(StrEnum):
     """What a load does with a row whose key is there already."""
@@ -58,7 +94,9 @@ class Dataset:
     ``key`` are the columns that identify a row within its tenant. ``time`` is the column of event time, by which
     the table is cut; None for reference data. ``day`` is the column that says which UTC day a row belongs to,
     where it is another. ``url`` is the field that ``enclosure_key`` is made of. ``any_of`` lists groups of fields
-    of which a row must have at least one. Fields that are not listed are kept in the column ``properties``.
+    of which a row must have at least one. ``adds`` is the figure that is added up where several rows of a file
+    have one key and differ in what is not kept as a column; with ``adds_alike`` also where only the figure
+    differs, as each row is an amount that was booked. Fields that are not listed are kept in ``properties``.
     """
 
     name: str
@@ -69,6 +107,8 @@ class Dataset:
     day: str | None = None
     url: str | None = None
     any_of: tuple[tuple[str, ...], ...] = ()
+    adds: str | None = None
+    adds_alike: bool = False
 
     @property
     def table(self) -> str:
@@ -89,6 +129,11 @@ class Dataset:
     def has_network(self) -> bool:
         """Whether the table keeps the kind of network that an address belongs to."""
         return any(field.name == "network" for field in self.fields)
+
+    @property
+    def has_amounts(self) -> bool:
+        """Whether it holds figures as people write them: not so the requests of a log."""
+        return any(field.kind in (Kind.DECIMAL, Kind.NUMBER) for field in self.fields)
 
     @property
     def is_of_events(self) -> bool:
@@ -214,6 +259,7 @@ LISTENER_METRICS = Dataset(
     key=("episode_id", "metric_date", "metric_name", "source"),
     keeps=Keeps.LATEST,
     time="metric_date",
+    adds="value",
 )
 
 PODCASTS = Dataset(
@@ -292,7 +338,7 @@ INSERTION_ORDERS = Dataset(
         _field("vanity_url"),
         _field("booked_impressions", Kind.INTEGER),
         _field("cpm", Kind.DECIMAL),
-        _field("currency", Kind.CURRENCY, default="USD"),
+        _field("currency", Kind.CURRENCY),  # null: the campaign's
         _field("starts_on", Kind.DATE),
         _field("ends_on", Kind.DATE),
         _field("properties", Kind.JSON, default="{}"),
@@ -325,12 +371,14 @@ SPEND = Dataset(
         _field("podcast_id", default=""),
         _field("spend_date", Kind.DATE, required=True),
         _field("amount", Kind.DECIMAL, required=True),
-        _field("currency", Kind.CURRENCY, default="USD"),
+        _field("currency", Kind.CURRENCY),  # null: the campaign's
         _field("properties", Kind.JSON, default="{}"),
     ),
     key=("campaign_id", "podcast_id", "spend_date"),
     keeps=Keeps.LATEST,
     day="spend_date",
+    adds="amount",
+    adds_alike=True,
 )
 
 DATASETS: Final[dict[str, Dataset]] = {

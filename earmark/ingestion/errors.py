@@ -45,6 +45,14 @@ class DamagedFileError(LoadError):
     """The file is truncated, corrupt or in a form that is not read."""
 
 
+class NoRowsError(LoadError):
+    """The file holds no row, good or bad: nothing could have been read from it."""
+
+
+class AmountsUnknownError(LoadError):
+    """An amount holds a comma: whether that is a decimal one has to be judged over the whole file first."""
+
+
 class NoRegularFileError(LoadError):
     """It is a link, a pipe, a device or the like, or has a name that cannot be written down."""
 

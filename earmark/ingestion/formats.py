@@ -7,13 +7,15 @@ one, with the same result wherever a block happens to end. What the columns mean
 ``checks``).
 """
 
+import codecs
 import gzip
 import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -23,7 +25,7 @@ import polars as pl
 import zstandard
 
 from earmark.ingestion.errors import DamagedFileError
-from earmark.ingestion.parquet_footer import largest_row_group
+from earmark.ingestion.parquet_footer import binary_columns, largest_row_group
 
 BLOCK_BYTES: Final = 8 << 20
 MAX_LINE: Final = 1 << 20  # bytes; a longer line is rejected
@@ -41,6 +43,7 @@ KEPT_OF_LONG_LINE: Final = 1024
 HEAD_BYTES: Final = 256 << 10
 _MAY_BE_BLANK: Final = np.frombuffer(b"\n \t", dtype=np.uint8)  # what a blank line begins with
 _PARQUET_ROWS: Final = 20_000
+_UUID_PARTS: Final = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))  # of 32 digits: where and how many
 _FIRST_PARQUET_ROWS: Final = 500  # how wide rows are is known only from rows
 LINE: Final = "_line"
 TEXT: Final = "_text"
@@ -95,13 +98,19 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a file looks like: its format, the start of its text, and the columns of its records."""
+    """What a file looks like: its format, the start of its text, and the columns of its records.
+
+    ``bare_cr`` says that its lines end with a CR alone, ``names_separator`` that its first line is Excel's
+    ``sep=;``. The text is as the readers see it: UTF-8, with LF.
+    """
 
     name: str
     format: Format
     text: bytes
     columns: tuple[str, ...] = ()
     separator: str = ","
+    bare_cr: bool = False
+    names_separator: bool = False
 
     def lines(self, count: int = 200) -> list[str]:
         """Return the first lines that are not blank."""
@@ -153,10 +162,18 @@ class _ZstdStream(io.RawIOBase):
 
 
 class _Stream:
-    """The decompressed bytes of a file; what is damaged is said so, with the file's name."""
+    """The decompressed bytes of a file as UTF-8; what is damaged is said so, with the file's name.
 
-    def __init__(self, path: Path, name: str) -> None:
+    UTF-16 is known by its mark, or by a NUL in every other byte at the start, which no other text has. A lone half
+    of a surrogate pair becomes bytes that are no UTF-8: a reject of its line. With ``bare_cr`` a CR becomes an LF.
+    """
+
+    def __init__(self, path: Path, name: str, *, bare_cr: bool = False) -> None:
         self._name = name
+        self._bare_cr = bare_cr
+        self._begun = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._held = b""  # a CR at the end of a piece: an LF may follow it
         self._file = path.open("rb")
         magic = self._file.read(8)
         self._file.seek(0)
@@ -173,7 +190,41 @@ class _Stream:
                     f"{name}: is {kind}, which is not read: give plain text, gzip, Zstandard or Parquet"
                 )
 
+    @property
+    def recoded(self) -> bool:
+        """Whether the file itself is not UTF-8."""
+        return self._decoder is not None
+
     def read(self, size: int) -> bytes:
+        """Return about so many bytes of text, none at the end."""
+        while True:
+            raw = self._read_raw(size if self._begun else max(size, len(_NUL_AT_ODD)))
+            if not self._begun:
+                self._begun = True
+                encoding = _wide_encoding(raw)
+                self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass") if encoding else None
+            data = self._decode(raw)
+            if self._bare_cr:
+                data, self._held = self._held + data, b""
+                if raw and data.endswith(b"\r"):
+                    data, self._held = data[:-1], b"\r"
+                data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            if data or not raw:
+                return data
+
+    def _decode(self, raw: bytes) -> bytes:
+        if self._decoder is None:
+            return raw
+        try:
+            text = self._decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(
+                f"{self._name}: is UTF-16 text that ends within a character; nothing was loaded. "
+                "Fetch the file again"
+            ) from error
+        return text.encode("utf-8", "surrogatepass")
+
+    def _read_raw(self, size: int) -> bytes:
         try:
             return self._open.read(size)  # type: ignore[no-any-return]
         except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
@@ -186,12 +237,34 @@ class _Stream:
         self._file.close()
 
 
+_NUL_AT_ODD: Final = (False, True, False, True)
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """Return the UTF-16 that a text is written in by its first bytes, None where it is none."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    nuls = tuple(byte == 0 for byte in start[: len(_NUL_AT_ODD)])
+    if nuls == _NUL_AT_ODD:
+        return "utf-16-le"
+    return "utf-16-be" if nuls == _NUL_AT_ODD[::-1] else None
+
+
+def _ends_with_bare_cr(text: bytes) -> bool:
+    """Say whether lines end with a CR alone: outside of quotes there are CRs and no LF."""
+    if b"\r" not in text:
+        return False
+    content = np.frombuffer(text, dtype=np.uint8)
+    outside = content[np.cumsum(content == ord('"'), dtype=np.uint8) % 2 == 0].tobytes()
+    return b"\r" in outside and b"\n" not in outside
+
+
 _NOT_READ: Final = (
     (b"PK\x03\x04", "a zip archive"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ", "xz"),
-    (b"\xff\xfe", "UTF-16 text"),
-    (b"\xfe\xff", "UTF-16 text"),
+    (b"\xff\xfe\0\0", "UTF-32 text"),
+    (b"\0\0\xfe\xff", "UTF-32 text"),
     (b"ARROW1", "an Arrow file"),
     (b"SQLite f", "a SQLite database"),
 )
@@ -217,15 +290,25 @@ def read_head(path: Path, name: str) -> Head:
     start = text.lstrip()[:1]
     if start == b"<":
         return Head(name, Format.XML, text)
+    bare_cr = _ends_with_bare_cr(text)
+    if bare_cr:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if start in (b"{", b"["):
-        return _json_head(name, text)
-    head = Head(name, Format.DELIMITED, text)
-    lines = head.lines(1)
+        return replace(_json_head(name, text), bare_cr=bare_cr)
+    head = Head(name, Format.DELIMITED, text, bare_cr=bare_cr)
+    lines = head.lines(2)
     if not lines:
         return head
-    separator = max((",", "\t", ";"), key=lines[0].count)
-    columns = _fields(lines[0], separator, strict=False) or [lines[0]]
-    return Head(name, Format.DELIMITED, text, tuple((column or "").strip() for column in columns), separator)
+    named = _SEPARATOR_LINE.match(lines[0])
+    if named and len(lines) == 1:
+        return head
+    header = lines[1] if named else lines[0]
+    separator = named[1] if named else max((",", "\t", ";"), key=header.count)
+    columns = tuple((column or "").strip() for column in _fields(header, separator, strict=False) or [header])
+    return replace(head, columns=columns, separator=separator, names_separator=named is not None)
+
+
+_SEPARATOR_LINE: Final = re.compile(r'^"?sep=([,;\t])"?[,;\t]*$', re.IGNORECASE)
 
 
 def _json_head(name: str, text: bytes) -> Head:
@@ -266,7 +349,13 @@ def read_document(path: Path, name: str) -> bytes:
                 )
     finally:
         stream.close()
+    if stream.recoded:
+        return _ENCODING_DECLARED.sub(rb"\1", document.getvalue(), count=1)
     return document.getvalue()
+
+
+# What XML says of an encoding that it is not in any more.
+_ENCODING_DECLARED: Final = re.compile(rb"^(\s*(?:\xef\xbb\xbf)?<\?xml[^>]*?)\sencoding\s*=\s*[\"'][^\"']*[\"']")
 
 
 # --- Lines ------------------------------------------------------------------------------------------------
@@ -522,7 +611,7 @@ def read_blocks(path: Path, head: Head, shape: Shape, block_bytes: int = BLOCK_B
     if shape is Shape.RECORDS and head.format is Format.JSON:
         yield from _json_blocks(path, head.name, max(1, block_bytes // 4))
         return
-    stream = _Stream(path, head.name)
+    stream = _Stream(path, head.name, bare_cr=head.bare_cr)
     try:
         if shape is Shape.LINES:
             for lines in _LineReader(stream, block_bytes):
@@ -648,8 +737,14 @@ def _json_blocks(path: Path, name: str, block_bytes: int) -> Iterator[Block]:
             values = orjson.loads(b"[" + piece + b"]")
         except orjson.JSONDecodeError as error:
             raise DamagedFileError(f"{name}: is not valid JSON, at element {start} or later: {error}") from error
+        # Numbers beyond 64 bits are read as floats: such rows go on as they are written.
+        written = _elements(piece) if _LONG_NUMBER.search(piece) else None
         for at in range(0, len(values), _MAX_OBJECTS):
-            texts = [orjson.dumps(row).decode() for row in values[at : at + _MAX_OBJECTS]]
+            texts = (
+                [orjson.dumps(row).decode() for row in values[at : at + _MAX_OBJECTS]]
+                if written is None
+                else written[at : at + _MAX_OBJECTS]
+            )
             yield from _ndjson_blocks(_numbered(pl.Series(texts, dtype=pl.String), start + at), [], name)
         start += len(values)
 
@@ -754,6 +849,24 @@ def _find_cuts(data: bytes) -> tuple[int, int]:
 
 
 _KEY: Final = re.compile(r'"([^"\\]{1,100})"[ \t]*:')
+def _elements(piece: bytes) -> list[str]:
+    """Return the elements of a part of an array as they are written, each on one line."""
+    masked, outside = _mask(piece)
+    content = np.frombuffer(masked, dtype=np.uint8)
+    places = np.flatnonzero(outside & np.isin(content, _STRUCTURE))
+    found = content[places]
+    depth = np.cumsum(
+        np.isin(found, _OPENING).astype(np.int8) - np.isin(found, _CLOSING).astype(np.int8), dtype=np.int32
+    )
+    cuts = [-1, *places[(found == ord(",")) & (depth == 0)].tolist(), len(piece)]
+    # A line end within a string is escaped, so these stand between the tokens.
+    return [
+        piece[start + 1 : end].replace(b"\n", b" ").replace(b"\r", b" ").strip().decode()
+        for start, end in pairwise(cuts)
+    ]
+
+
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{17}")
 _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
 _ROWS: Final = re.compile(rb'"rows"[ \t\r\n]*:[ \t\r\n]*\[')
 _OPENING: Final = np.frombuffer(b"[{", dtype=np.uint8)
@@ -766,8 +879,11 @@ _STRUCTURE: Final = np.frombuffer(b"[]{},", dtype=np.uint8)
 
 def _delimited_blocks(reader: _LineReader, head: Head) -> Iterator[Block]:
     columns: tuple[str, ...] = ()
+    skip = head.names_separator
     for read in reader:
         lines = read
+        if skip and not lines.frame.is_empty():
+            lines, skip = lines.without_first(), False
         if not columns:
             if lines.frame.is_empty():
                 yield Block(pl.DataFrame(schema={LINE: pl.Int64}), lines.rejects)
@@ -1011,6 +1127,7 @@ def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
     try:
         whole = pl.scan_parquet(path)
         height = int(whole.select(pl.len()).collect().item())
+        binary = _binary_kinds(path, name, whole)
         while start < height:
             batch = whole.slice(start, count).collect()
             if batch.is_empty():
@@ -1021,7 +1138,15 @@ def _parquet_blocks(path: Path, name: str) -> Iterator[Block]:
             fitting = max(1, BLOCK_BYTES // max(1, _width(batch) // batch.height))
             for part in batch.iter_slices(fitting):
                 numbers = pl.int_range(start + 1, start + 1 + part.height, eager=True, dtype=pl.Int64).alias(LINE)
-                rows = pl.DataFrame([*(_plain(column).alias(_own_name(column.name)) for column in part), numbers])
+                rows = pl.DataFrame(
+                    [
+                        *(
+                            _plain(column, binary.get(column.name)).alias(_own_name(column.name))
+                            for column in part
+                        ),
+                        numbers,
+                    ]
+                )
                 yield Block(rows, [], _row_original(rows))
                 start += part.height
             # A slice costs reading its row group again, so it may be some blocks long.
@@ -1059,8 +1184,38 @@ def _width(batch: pl.DataFrame) -> int:
     return total
 
 
-def _plain(column: pl.Series) -> pl.Series:
-    """Return text, numbers, truth values and times as they are, and everything else as text (nested: as JSON)."""
+def _binary_kinds(path: Path, name: str, whole: pl.LazyFrame) -> dict[str, str]:
+    """Say of each column of bytes what they are: uuid or fixed by the file's own types, else text or bytes.
+
+    Old writers left text unmarked: where all of a column is text it is that, and where any of it is not, none is.
+    """
+    unmarked = [column for column, kind in whole.collect_schema().items() if kind == pl.Binary]
+    if not unmarked:
+        return {}
+    try:
+        kinds = binary_columns(path)
+    except ValueError as error:
+        raise DamagedFileError(f"{name}: is a damaged Parquet file ({error}); nothing was loaded") from error
+    for column in unmarked:
+        if column not in kinds:
+            try:
+                whole.select(pl.col(column).cast(pl.String).is_null().sum()).collect()
+            except pl.exceptions.ComputeError:
+                kinds[column] = "bytes"
+    return kinds
+
+
+def _plain(column: pl.Series, binary: str | None = None) -> pl.Series:
+    """Return text, numbers, truth values and times as they are, and everything else as text (nested: as JSON).
+
+    Bytes that are no text are written in hexadecimal digits, UUIDs as such.
+    """
+    if column.dtype == pl.Binary and binary is not None:
+        digits = column.bin.encode("hex")
+        if binary != "uuid":
+            return digits
+        parts = [digits.str.slice(at, length).alias(str(at)) for at, length in _UUID_PARTS]
+        return pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator="-")).to_series().alias(column.name)
     if column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Date, pl.Datetime):
         return column
     if column.dtype in (pl.Categorical, pl.Enum, pl.Null):
@@ -1071,7 +1226,10 @@ def _plain(column: pl.Series) -> pl.Series:
 
 def _as_text(value: object) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
     if isinstance(value, dict):
         # Every struct of a column has every key: one that a row lacks comes as null.
         value = {key: item for key, item in value.items() if item is not None}

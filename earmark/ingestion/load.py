@@ -13,7 +13,7 @@ What the rows of a file mean is in ``sources``; what a row must hold is in ``dat
 """
 
 import io
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,9 @@ from earmark.addresses.site import Lookups
 from earmark.ingestion import files, rows
 from earmark.ingestion.datasets import DATASETS, Dataset, Keeps
 from earmark.ingestion.errors import (
+    AmountsUnknownError,
     HashKeyError,
+    NoRowsError,
     NotThisSourceError,
     UnforeseenError,
     UnknownDatasetError,
@@ -40,6 +42,7 @@ from earmark.ingestion.formats import LINE, Format, Head, Reject, Shape, read_bl
 from earmark.ingestion.refusals import database_refusal, reading
 from earmark.ingestion.sources import GENERIC, SOURCES, Context, Source, combined, find_source
 from earmark.ingestion.sources.generic import missing_fields
+from earmark.ingestion.values import Amounts, Evidence
 
 Progress = Callable[[int], None]
 
@@ -118,19 +121,28 @@ def load_file(
                 head = read_head(copy.path, request.uri)
                 source, dataset, label = resolve(request, head)
 
-            def attempt() -> LoadReport:
+            def attempt(amounts: Amounts | None = None) -> LoadReport:
                 with connection.transaction():
                     load = _Load(connection, request, source, label, hasher, lookups or Lookups(), copy)
                     load.begin(key)
                     earlier = load.loaded_before(dataset)
                     if earlier is not None:
                         return LoadReport(request.uri, label, already_loaded_as=earlier)
-                    load.copy(head, dataset, progress or (lambda _rows: None))
+                    load.copy(head, dataset, progress or (lambda _rows: None), amounts)
                     reports = load.finish()
                     files.refuse_changed(copy.state)
                 return LoadReport(request.uri, label, reports)
 
-            return _try_again(connection, attempt)
+            def attempt_as_written() -> LoadReport:
+                try:
+                    return attempt()
+                except AmountsUnknownError:
+                    # The file decides what its commas are, so it is read through before any row is.
+                    with reading(request.uri, hasher.redact):
+                        amounts = judge_amounts(copy.path, head, source, Context(request.uri, dataset))
+                    return attempt(amounts)
+
+            return _try_again(connection, attempt_as_written)
     except psycopg.Error as error:
         raise database_refusal(request.uri, error, lost=connection.closed) from error
 
@@ -222,6 +234,7 @@ def parse(
     context: Context,
     hasher: Hasher,
     lookups: Lookups,
+    amounts: Amounts | None = None,
 ) -> Iterator[tuple[str, rows.Prepared]]:
     """Read a file block by block: the dataset of each, its rows as its table takes them, and its rejects."""
     for block in read_blocks(path, head, source.shape):
@@ -244,8 +257,22 @@ def parse(
                     lookups=lookups,
                     ip_optional=source.is_log,
                     text_is_sound=block.text_is_sound,
+                    amounts=amounts,
                 ),
             )
+
+
+def judge_amounts(path: Path, head: Head, source: Source, context: Context) -> Amounts:
+    """Say by all amounts of a file whether it writes decimal commas or points."""
+    evidence = Evidence()
+    for block in read_blocks(path, head, source.shape):
+        if block.rows.is_empty():
+            continue
+        for name, frame in source.rows(block.rows, context).items():
+            for item in DATASETS[name].fields:
+                if item.is_amount and item.name in frame.columns and frame[item.name].dtype == pl.String:
+                    evidence.add(frame[item.name])
+    return evidence.judge()
 
 
 def _sniff(request: LoadRequest, head: Head) -> Source:
@@ -411,8 +438,13 @@ class _Load:
 
     # --- Copying --------------------------------------------------------------------------------------
 
-    def copy(self, head: Head, dataset: str, progress: Progress) -> None:
-        """Copy the file into the database, block by block; the next block is parsed meanwhile."""
+    def copy(self, head: Head, dataset: str, progress: Progress, amounts: Amounts | None = None) -> None:
+        """Copy the file into the database, block by block; the next block is parsed meanwhile.
+
+        Raises:
+            AmountsUnknownError: an amount holds a comma, and ``amounts`` does not say what it is.
+
+        """
         for name in sorted(self._datasets(dataset)):
             # Files of one tenant and dataset are loaded one after the other: none misses the other's rows.
             self._lock("dataset", name)
@@ -422,7 +454,10 @@ class _Load:
             self._tallies[name] = _Tally(item, self._open_ledger(name), goes_straight=straight)
             self._create_stage(item)
         read = 0
-        with closing(self._chunks(head, dataset)) as chunks, ThreadPoolExecutor(1, "earmark-parse") as parser:
+        with (
+            closing(self._chunks(head, dataset, amounts)) as chunks,
+            ThreadPoolExecutor(1, "earmark-parse") as parser,
+        ):
             ahead: Future[_Chunk | None] = parser.submit(next, chunks, None)
             while (chunk := ahead.result()) is not None:
                 ahead = parser.submit(next, chunks, None)
@@ -430,7 +465,7 @@ class _Load:
                 read += chunk.read
                 progress(read)
 
-    def _chunks(self, head: Head, dataset: str) -> Generator[_Chunk]:
+    def _chunks(self, head: Head, dataset: str, amounts: Amounts | None) -> Generator[_Chunk]:
         with reading(self._request.uri, self._hasher.redact):
             context = Context(
                 self._request.uri,
@@ -439,7 +474,7 @@ class _Load:
                 trusts_proxies=bool(self._lookups.proxies),
             )
             for name, prepared in parse(
-                self._file.path, head, self._source, self._label, context, self._hasher, self._lookups
+                self._file.path, head, self._source, self._label, context, self._hasher, self._lookups, amounts
             ):
                 yield self._chunk(self._tallies[name], prepared)
 
@@ -482,7 +517,10 @@ class _Load:
             with self._connection.cursor().copy(_COPY_REJECTS) as copy:
                 for reject in chunk.rejects:
                     copy.write_row(
-                        (tally.load_id, reject.line, reject.field, reject.reason, reject.detail, reject.original)
+                        (
+                            *(tally.load_id, reject.line, reject.field, reject.reason, reject.detail),
+                            rows.readable(reject.original or b""),
+                        )
                     )
 
     def _copy_straight(self, tally: _Tally, chunk: _Chunk) -> bool:
@@ -566,6 +604,8 @@ class _Load:
 
     def _create_stage(self, dataset: Dataset) -> None:
         made = sql.SQL(", false as {}").format(sql.Identifier(rows.MADE)) if dataset.is_of_events else sql.SQL("")
+        if dataset.adds:
+            made = sql.SQL(", 1::bigint as _rows")  # rows of the file that it stands for; null: one
         self._connection.execute(
             sql.SQL(
                 "create temporary table {stage} on commit drop as"
@@ -582,7 +622,17 @@ class _Load:
     # --- From staging into the tables -----------------------------------------------------------------
 
     def finish(self) -> tuple[DatasetReport, ...]:
-        """Insert what is new of the staged rows, mark the days that changed and write the ledger."""
+        """Insert what is new of the staged rows, mark the days that changed and write the ledger.
+
+        Raises:
+            NoRowsError: there was none to read.
+
+        """
+        if not any(tally.read for tally in self._tallies.values()):
+            raise NoRowsError(
+                f"{self._request.uri}: holds no row; nothing was loaded. If it should, look at what wrote it; "
+                "if nothing has happened in its time, remove it"
+            )
         reports = tuple(self._finish(tally) for tally in self._tallies.values())
         for tally in self._tallies.values():
             # The caller may hold a transaction of its own around several loads.
@@ -649,14 +699,67 @@ class _Load:
     def _part_twins(self, tally: _Tally) -> int:
         """Deal with staged rows of the same key; returns how many were duplicates."""
         dataset = tally.dataset
+        if dataset.keeps is Keeps.LATEST and self._source.shape is not Shape.DOCUMENT:
+            return self._settle_keys(tally)
         names = {"stage": _stage(dataset), "key": _columns(dataset.key), "line": sql.Identifier(LINE)}
         if tally.made_ids:
             # Ids made from content alone: the n-th equal row of the file is the n-th such event.
             self._connection.execute(
                 sql.SQL(_NUMBER_EQUAL_ROWS).format(table=_table(dataset), **names), (self._tenant, tally.load_id)
             )
+        if dataset.name == "attribution_events":
+            self._connection.execute(sql.SQL(_NUMBER_LINES_OF_ORDERS).format(**names))
         order = sql.SQL("" if dataset.keeps is Keeps.FIRST else "desc")
         return self._connection.execute(sql.SQL(_DELETE_TWINS).format(order=order, **names)).rowcount
+
+    def _settle_keys(self, tally: _Tally) -> int:
+        """Add up or refuse rows of one key; returns how many were the same row again, which adds nothing.
+
+        The first is for figures that are sums. A row that is there word for word twice is no second amount, unless
+        somebody says so: it is refused there.
+        """
+        dataset = tally.dataset
+        columns = rows.staged_columns(dataset)
+        names = {
+            "stage": _stage(dataset),
+            "key": _columns(dataset.key),
+            "columns": _columns(columns),
+            "line": sql.Identifier(LINE),
+            "same_key": sql.SQL(" and ").join(
+                sql.SQL("s.{0} = g.{0}").format(sql.Identifier(name)) for name in dataset.key
+            ),
+        }
+        if dataset.adds is None:
+            again = self._connection.execute(sql.SQL(_DELETE_EQUAL).format(**names)).rowcount
+            self._refuse_rows(tally, _REFUSE_KEYS, names, conflict=sql.SQL("count(*) > 1"), why=_ONE_OF_THEM)
+            return again
+        self._refuse_rows(tally, _REFUSE_EQUAL, names, conflict=sql.SQL(""), why=_SAME_AGAIN)
+        others = [name for name in columns if name not in (*dataset.key, dataset.adds, "properties")]
+        checks: list[sql.Composable] = [
+            sql.SQL("count(distinct coalesce({}::text, '')) > 1").format(sql.Identifier(name)) for name in others
+        ]
+        if not dataset.adds_alike:
+            checks.append(sql.SQL("count(distinct properties) < count(*)"))
+        conflict = sql.SQL("count(*) > 1 and ({})").format(sql.SQL(" or ").join(checks))
+        self._refuse_rows(tally, _REFUSE_KEYS, names, conflict=conflict, why=_NOT_TO_BE_ADDED)
+        self._connection.execute(sql.SQL(_ADD_UP).format(adds=sql.Identifier(dataset.adds), **names))
+        return 0
+
+    def _refuse_rows(
+        self,
+        tally: _Tally,
+        statement: LiteralString,
+        names: Mapping[str, sql.Composable],
+        *,
+        conflict: sql.Composable,
+        why: str,
+    ) -> None:
+        key = tally.dataset.key
+        shown = ", ".join(name for name in key if name != "source")
+        tally.rejected += self._connection.execute(
+            sql.SQL(statement).format(conflict=conflict, **names),
+            {"load": tally.load_id, "field": key[0], "key": shown, "why": why},
+        ).rowcount
 
     def _times(self, dataset: Dataset) -> _Times:
         """Return the UTC days of the staged rows, and the first and last time among them."""
@@ -688,12 +791,16 @@ class _Load:
             )
         if dataset.time is not None:
             same = sql.SQL("{} and {}").format(same, _within(dataset.time))
-        return self._connection.execute(
+        counted = sql.SQL("coalesce(s._rows, 1)" if dataset.adds else "1")
+        row = self._connection.execute(
             sql.SQL(
+                "with known as ("
                 "delete from {stage} as s using {table} as t where t.tenant_id = %(tenant)s and {same}"
-            ).format(stage=_stage(dataset), table=_table(dataset), same=same),
+                " returning {counted} as number) select coalesce(sum(number), 0) from known"
+            ).format(stage=_stage(dataset), table=_table(dataset), same=same, counted=counted),
             {"tenant": self._tenant, "first": times.first, "last": times.last},
-        ).rowcount
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _insert(self, tally: _Tally, days: Sequence[date]) -> int:
         dataset = tally.dataset
@@ -708,12 +815,18 @@ class _Load:
                 (self._tenant,),
             )
         columns = _columns(rows.staged_columns(dataset))
-        return self._connection.execute(
+        inserted = self._connection.execute(
             sql.SQL(
                 "insert into {table} (tenant_id, load_id, {columns}) select %s, %s, {columns} from {stage}"
             ).format(table=table, columns=columns, stage=stage),
             (self._tenant, tally.load_id),
         ).rowcount
+        if dataset.adds is None:
+            return inserted
+        row = self._connection.execute(
+            sql.SQL("select coalesce(sum(coalesce(_rows, 1)), 0) from {}").format(stage)
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _lock(self, kind: LiteralString, name: str) -> None:
         self._connection.execute(
@@ -746,6 +859,107 @@ with ranked as (
 )
 delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1
 """
+
+
+# Advertisers give an order's id to each of its lines: those of another value are lines, the others the same again.
+_NUMBER_LINES_OF_ORDERS: Final = """
+with valued as (
+    select
+        s.ctid,
+        s.event_id,
+        s.occurred_at,
+        min(s.{line}) over (partition by s.event_id, s.occurred_at, s.value, s.currency) as first_line
+    from {stage} as s
+    where not coalesce(s._made, false) and s.order_number is not null and s.value is not null
+),
+numbered as (
+    select ctid, dense_rank() over (partition by event_id, occurred_at order by first_line) - 1 as earlier
+    from valued
+)
+update {stage} as s
+set event_id = encode(substr(sha256(uuid_send(s.event_id) || int8send(n.earlier)), 1, 16), 'hex')::uuid
+from numbered as n
+where s.ctid = n.ctid and n.earlier > 0
+"""
+_DELETE_EQUAL: Final = """
+with ranked as (
+    select ctid, row_number() over (partition by {columns} order by {line}) as place
+    from {stage}
+)
+delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1
+"""
+_REFUSE_EQUAL: Final = """
+with ranked as (
+    select
+        ctid,
+        row_number() over (partition by {columns} order by {line}) as place,
+        first_value({line}) over (partition by {columns} order by {line}) as first_line
+    from {stage}
+),
+refused as (
+    delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1{conflict}
+    returning s.*, r.first_line
+)
+insert into ingest.rejects (load_id, line_number, field, reason, detail, original)
+select
+    %(load)s, r.{line}, %(field)s, 'row_twice',
+    'line ' || r.{line} || ' says the same as line ' || r.first_line || ', of the same ' || %(key)s || %(why)s,
+    (jsonb_strip_nulls(to_jsonb(r)) - array['_line', '_rows', 'first_line'])::text
+from refused as r
+"""
+_REFUSE_KEYS: Final = """
+with groups as (
+    select {key}, (array_agg({line} order by {line}))[1:5] as lines, count(*) as number
+    from {stage}
+    group by {key}
+    having {conflict}
+),
+refused as (
+    delete from {stage} as s using groups as g where {same_key}
+    returning s.*, g.lines as _lines, g.number as _number
+)
+insert into ingest.rejects (load_id, line_number, field, reason, detail, original)
+select
+    %(load)s, r.{line}, %(field)s, 'key_twice',
+    'lines ' || array_to_string(r._lines, ', ') || case when r._number > 5 then ' and more' else '' end
+    || ' are of the same ' || %(key)s || ' and differ' || %(why)s,
+    (jsonb_strip_nulls(to_jsonb(r)) - array['_line', '_rows', '_lines', '_number'])::text
+from refused as r
+"""
+_ADD_UP: Final = """
+with groups as (
+    select {key}, min({line}) as first_line, count(*) as number, sum({adds} order by {line}) as total
+    from {stage}
+    group by {key}
+    having count(*) > 1
+),
+members as (
+    select {key}, e.key as name, e.value as held, count(*) as number
+    from {stage} as s cross join lateral jsonb_each(s.properties) as e (key, value)
+    group by {key}, e.key, e.value
+),
+common as (
+    select {key}, jsonb_object_agg(name, held) as properties
+    from members inner join groups using ({key}, number)
+    group by {key}
+),
+summed as (
+    select g.*, coalesce(c.properties, '{{}}') as properties
+    from groups as g left join common as c using ({key})
+),
+kept as (
+    update {stage} as s set {adds} = g.total, _rows = g.number, properties = g.properties
+    from summed as g
+    where {same_key} and s.{line} = g.first_line
+)
+delete from {stage} as s using groups as g where {same_key} and s.{line} <> g.first_line
+"""
+_ONE_OF_THEM: Final = ": leave out what does not hold"
+_SAME_AGAIN: Final = ": if it is a second amount, add the two up in one row or tell them apart by a further column"
+_NOT_TO_BE_ADDED: Final = (
+    " in what cannot be added up: give each currency a campaign of its own, leave out what does not hold, or tell "
+    "the rows apart by a further column"
+)
 
 
 def _held(frame: pl.DataFrame) -> tuple[str, ...]:

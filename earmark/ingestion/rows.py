@@ -13,6 +13,7 @@ from typing import Final
 import orjson
 import polars as pl
 
+from earmark.addresses.emails import without_partial_emails
 from earmark.addresses.privacy import (
     Hasher,
     add_keys,
@@ -24,10 +25,11 @@ from earmark.addresses.privacy import (
 )
 from earmark.addresses.site import Lookups
 from earmark.ingestion.checks import check
-from earmark.ingestion.datasets import Dataset
+from earmark.ingestion.datasets import Dataset, Kind
 from earmark.ingestion.formats import LINE, Reject
 from earmark.ingestion.sources.source import IDENTITY, LISTENER, ORIGINAL, PROBLEM, UNIQUE_ID
 from earmark.ingestion.urls import enclosure_keys
+from earmark.ingestion.values import Amounts
 
 # Columns of the staging table beside those of the dataset's own table.
 MADE: Final = "_made"  # the event id was made from the row's content
@@ -66,6 +68,7 @@ def prepare(
     lookups: Lookups | None = None,
     ip_optional: bool = False,
     text_is_sound: bool = False,
+    amounts: Amounts | None = None,
     now: datetime | None = None,
 ) -> Prepared:
     """Make the rows of one block ready to be copied into the staging table of ``dataset``.
@@ -84,13 +87,14 @@ def prepare(
             frame = _without_address(frame.drop("_bad_ip"))
         frame = hide_address(frame, ("url", "referrer", "user_agent", "event_id", "cookie_id"))
         frame = redact_clients(frame, hasher)
-    rows, rejects = check(dataset, frame, now, text_is_sound=text_is_sound)
+    frame = _without_emails(dataset, frame, hasher)
+    rows, rejects = check(dataset, frame, now, text_is_sound=text_is_sound, amounts=amounts)
     originals = frame[ORIGINAL] if ORIGINAL in frame.columns else None
     lines = frame[LINE]
     rejects = [
         replace(
             reject,
-            detail=hasher.redact(reject.detail.encode()).decode(),
+            detail=_message(reject.detail, hasher),
             original=_original(reject, lines, originals, original, hasher),
         )
         for reject in rejects
@@ -114,9 +118,35 @@ def redact(reject: Reject, hasher: Hasher) -> Reject:
     """Hash the addresses in a reject that was made while the file was read."""
     return replace(
         reject,
-        detail=hasher.redact(reject.detail.encode()).decode(),
-        original=hasher.redact(reject.original or b"")[:_KEPT_OF_ORIGINAL],
+        detail=_message(reject.detail, hasher),
+        original=_kept(reject.original or b"", hasher, is_cut=reject.reason == "line_too_long"),
     )
+
+
+def readable(raw: bytes) -> str:
+    r"""Return an original line as PostgreSQL's text holds it: bytes that are none are written ``\xff``."""
+    return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def _message(text: str, hasher: Hasher) -> str:
+    # It quotes the beginning of a value: an address may be cut.
+    return without_partial_emails(hasher.redact(text.encode()).decode())
+
+
+def _kept(text: bytes, hasher: Hasher, *, is_cut: bool = False) -> bytes:
+    text = hasher.redact(text)
+    if is_cut:
+        text = without_partial_emails(text.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return text[:_KEPT_OF_ORIGINAL]
+
+
+def _without_emails(dataset: Dataset, frame: pl.DataFrame, hasher: Hasher) -> pl.DataFrame:
+    """Replace e-mail addresses in every text that the table keeps."""
+    names = [item.name for item in dataset.fields if item.kind in (Kind.TEXT, Kind.LIST) and not item.client]
+    columns = [
+        frame[name] for name in (*names, "source") if name in frame.columns and frame[name].dtype == pl.String
+    ]
+    return frame.with_columns(hasher.redact_emails(column).alias(column.name) for column in columns)
 
 
 def _original(
@@ -130,7 +160,7 @@ def _original(
         text = str(originals[lines.index_of(reject.line) or 0] or "").encode()
     else:
         text = original(reject.line)
-    return hasher.redact(text)[:_KEPT_OF_ORIGINAL]
+    return _kept(text, hasher)
 
 
 def _clean_ip(frame: pl.DataFrame) -> pl.DataFrame:

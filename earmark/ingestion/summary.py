@@ -1,7 +1,7 @@
 """What a series of loads did, added up by dataset: for people, for JSON and for Dagster's metadata."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from earmark.ingestion.landing import FileResult
@@ -35,12 +35,21 @@ class DatasetSummary(Counts):
 
 @dataclass(slots=True)
 class LoadSummary:
-    """All files of a series of loads: loaded, loaded before, or refused (the messages)."""
+    """All files of a series of loads: loaded, loaded before, or refused (the messages).
+
+    ``all_rejected``: files of which no row could be loaded, as each was rejected.
+    """
 
     files: int
     loaded_before: int
     refused: list[str]
     datasets: dict[str, DatasetSummary]
+    all_rejected: list[str] = field(default_factory=list)
+
+    @property
+    def load_ids(self) -> tuple[int, ...]:
+        """The loads, of all datasets."""
+        return tuple(load_id for total in self.datasets.values() for load_id in total.load_ids)
 
     @classmethod
     def of(cls, results: Iterable[FileResult]) -> "LoadSummary":
@@ -56,7 +65,12 @@ class LoadSummary:
                     summary.datasets[result.dataset] = replace(before, refused=(*before.refused, message))
                 continue
             summary.loaded_before += result.report.already_loaded_as is not None
-            for report in result.report.datasets:
+            reports = result.report.datasets
+            if any(report.rejected for report in reports) and not any(
+                report.loaded or report.duplicate for report in reports
+            ):
+                summary.all_rejected.append(result.uri)
+            for report in reports:
                 summary.datasets[report.dataset] = summary.datasets.get(report.dataset, DatasetSummary()) + report
         return summary
 

@@ -113,9 +113,19 @@ class Comparison:
             if target.suffix == ".parquet":
                 self.table.write_parquet(target)
             else:
-                self.table.write_csv(target)
+                for_spreadsheets(self.table).write_csv(target)
         except OSError as error:
             raise AttributionError(f"{target}: cannot be written ({error})") from error
+
+
+def for_spreadsheets(table: pl.DataFrame) -> pl.DataFrame:
+    """Put an apostrophe before text that a spreadsheet would run as a formula; numbers stay as they are.
+
+    What begins one: OWASP, CSV injection; the full-width forms are taken for the plain ones in some languages.
+    """
+    text = pl.selectors.string()
+    begins = text.str.contains("^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+    return table.with_columns(pl.when(begins).then("'" + text).otherwise(text).name.keep())
 
 
 def compare_journeys(

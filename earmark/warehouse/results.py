@@ -1,5 +1,6 @@
 """What people ask the database first: how the campaigns did, and where the pipeline stands. Reads only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -136,6 +137,54 @@ def count_refused_files(connection: psycopg.Connection) -> int:
     """Return how many landed files were refused and stand as they did."""
     row = connection.execute("select count(*) from ingest.files where status = 'refused'").fetchone()
     return int(row[0]) if row else 0
+
+
+def rejects_of_loads(
+    connection: psycopg.Connection, load_ids: Sequence[int], most: int = 5
+) -> list[dict[str, Any]]:
+    """Return the commonest reasons of the rejects of loads, each with the first row that it refused.
+
+    Keys: ``dataset, field, reason, rows, uri, line_number, detail, original``.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            select distinct on (rows, dataset, field, reason) *
+            from (
+                select
+                    l.dataset, r.field, r.reason, l.uri, r.line_number, r.detail, r.original, r.load_id,
+                    count(*) over (partition by l.dataset, r.field, r.reason) as rows
+                from ingest.rejects as r
+                inner join ingest.loads as l using (load_id)
+                where r.load_id = any(%s)
+            ) as counted
+            order by rows desc, dataset, field, reason, load_id, line_number
+            limit %s
+            """,
+            (list(load_ids), most),
+        )
+        return cursor.fetchall()
+
+
+def unknown_references(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:
+    """Return what rows name and is not loaded, the commonest first; nothing where the mart is not built yet.
+
+    Keys: those of ``marts.rpt_unknown_references``.
+    """
+    row = connection.execute("select to_regclass('marts.rpt_unknown_references') is not null").fetchone()
+    if row is None or not row[0]:
+        return []
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            """
+            select tenant_id, dataset, field, value, refers_to, row_count, near_miss
+            from marts.rpt_unknown_references
+            order by near_miss is null, row_count desc, tenant_id, dataset, field, value
+            limit %s
+            """,
+            (most,),
+        )
+        return cursor.fetchall()
 
 
 def reject_reasons(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:

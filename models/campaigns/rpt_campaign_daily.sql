@@ -40,7 +40,9 @@ spent as (
         spend.tenant_id,
         spend.campaign_id,
         spend.spend_date as day,
-        sum(spend.amount) filter (where spend.currency = campaigns.currency) as spend,
+        sum(spend.amount) filter (
+            where coalesce(spend.currency, campaigns.currency) = campaigns.currency
+        ) as spend,
         count(*) filter (where spend.currency <> campaigns.currency) as spend_rows_other_currency
     from spend
     inner join campaigns

@@ -62,7 +62,7 @@ filtered as (
             when requests.status not in (200, 206) then 'bad_status'
             when requests.agent_discarded_as is not null then requests.agent_discarded_as
             when
-                requests.byte_range ~* '^\s*bytes\s*=\s*0\s*-\s*1\s*$'
+                requests.byte_range ~* '^\s*bytes\s*=\s*0\s*-\s*[01]\s*$'
                 or (requests.status = 206 and requests.bytes_sent <= 2)
                 then 'two_byte_probe'
             when requests.no_address is not null then 'no_address'

@@ -66,38 +66,128 @@ ordered as (
     window of_order as (partition by candidates.tenant_id, candidates.order_number)
 ),
 
--- Once by the strength of the signal that reports an event, once by that of the claim that it makes.
-ranked as (
+-- Rows that report an order at one time are its lines, and its value is their sum. A line that several files hold is
+-- one line: of each value there are as many as one file has at most, whichever file came first. What a browser sends (a
+-- pixel, a visit) comes again with the same value where a page is opened again: that is no second line.
+reported as (
     select
         ordered.*,
-        row_number() over (
-            of_order order by {{ signal_rank('ordered.signal') }}, ordered.occurred_at, ordered.event_id
-        ) as nth,
-        row_number() over (
-            of_order
-            order by
-                {{ signal_rank('ordered.claim_type') }},
-                {{ signal_rank('ordered.signal') }},
-                ordered.occurred_at,
-                ordered.event_id
-        ) as nth_claim,
-        case when ordered.value is not null then ordered.currency end as currency_of_value,
-        least(
-            ordered.named_campaign_id, ordered.survey_campaign_id, ordered.code_campaign_id, ordered.url_campaign_id
-        ) as lowest_claimed,
-        greatest(
-            ordered.named_campaign_id, ordered.survey_campaign_id, ordered.code_campaign_id, ordered.url_campaign_id
-        ) as highest_claimed
+        count(*) over of_file as times
     from ordered
     where not ordered.is_refund
     window
-        of_order as (
+        of_file as (
             partition by
                 ordered.tenant_id,
                 ordered.order_sponsor_id,
                 ordered.order_number,
                 ordered.lone_event_id,
-                ordered.lone_at
+                ordered.lone_at,
+                ordered.occurred_at,
+                ordered.signal,
+                ordered.action,
+                ordered.source,
+                ordered.currency,
+                ordered.load_id,
+                ordered.value
+        )
+),
+
+lines as (
+    select
+        reported.*,
+        row_number() over of_value as place
+    from reported
+    window
+        of_value as (
+            partition by
+                reported.tenant_id,
+                reported.order_sponsor_id,
+                reported.order_number,
+                reported.lone_event_id,
+                reported.lone_at,
+                reported.occurred_at,
+                reported.signal,
+                reported.action,
+                reported.source,
+                reported.currency,
+                reported.value
+            order by reported.times desc
+        )
+),
+
+summed as (
+    select
+        lines.*,
+        case
+            when lines.order_number is null then lines.value
+            when
+                lines.signal in ('pixel', 'vanity_url')
+                and min(lines.value) over of_lines = max(lines.value) over of_lines
+                then lines.value
+            else sum(lines.value * lines.times) filter (where lines.place = 1) over of_lines
+        end as order_value
+    from lines
+    window
+        of_lines as (
+            partition by
+                lines.tenant_id,
+                lines.order_sponsor_id,
+                lines.order_number,
+                lines.lone_event_id,
+                lines.lone_at,
+                lines.occurred_at,
+                lines.signal,
+                lines.action,
+                lines.source,
+                lines.currency
+        )
+),
+
+-- Once by the strength of the signal that reports an event, once by that of the claim that it makes. Event ids decide
+-- last, between rows that say the same: where they are made from content they hang on the installation's secret.
+ranked as (
+    select
+        summed.*,
+        row_number() over (
+            of_order
+            order by
+                {{ signal_rank('summed.signal') }},
+                summed.occurred_at asc,
+                summed.order_value desc nulls last,
+                summed.currency asc,
+                summed.action asc,
+                summed.source asc,
+                summed.cookie_id asc,
+                summed.hashed_email asc,
+                summed.event_id asc
+        ) as nth,
+        row_number() over (
+            of_order
+            order by
+                {{ signal_rank('summed.claim_type') }},
+                {{ signal_rank('summed.signal') }},
+                summed.occurred_at,
+                summed.claimed_campaign_id,
+                summed.claimed_insertion_order_id,
+                summed.event_id
+        ) as nth_claim,
+        case when summed.order_value is not null then summed.currency end as currency_of_value,
+        least(
+            summed.named_campaign_id, summed.survey_campaign_id, summed.code_campaign_id, summed.url_campaign_id
+        ) as lowest_claimed,
+        greatest(
+            summed.named_campaign_id, summed.survey_campaign_id, summed.code_campaign_id, summed.url_campaign_id
+        ) as highest_claimed
+    from summed
+    window
+        of_order as (
+            partition by
+                summed.tenant_id,
+                summed.order_sponsor_id,
+                summed.order_number,
+                summed.lone_event_id,
+                summed.lone_at
         )
 ),
 
@@ -131,7 +221,8 @@ orders as (
         {{ first_known('ranked.cookie_id', 'ranked.nth') }} as cookie_id,
         {{ first_known('ranked.hashed_email', 'ranked.nth') }} as hashed_email,
         {{ first_known('ranked.is_new_customer', 'ranked.nth') }} as is_new_customer,
-        coalesce({{ first_known('ranked.value', 'ranked.nth') }}, 0) as gross_value,
+        coalesce({{ first_known('ranked.order_value', 'ranked.nth') }}, 0) as gross_value,
+        coalesce(min(ranked.order_value) <> max(ranked.order_value), false) as values_differ,
         coalesce(
             {{ first_known('ranked.currency_of_value', 'ranked.nth') }},
             {{ first_known('ranked.currency', 'ranked.nth') }}

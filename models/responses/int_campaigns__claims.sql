@@ -21,20 +21,34 @@ flights as (
         on insertion_orders.tenant_id = campaigns.tenant_id and insertion_orders.campaign_id = campaigns.campaign_id
 ),
 
--- What a buyer can show: the code or the URL of an order line, while its flight lasts and some time after.
-claims as (
-    select
+-- An order line may have several codes.
+codes as (
+    select distinct
         flights.tenant_id,
-        'promo_code' as claim_type,
-        flights.promo_code as claim_key,
         flights.campaign_id,
         flights.insertion_order_id,
         flights.sponsor_id,
         flights.starts_at,
         flights.ends_at,
-        flights.ends_at + make_interval(hours => 24 * {{ var('claim_grace_days') }}) as honoured_until
+        trim(code) as promo_code
     from flights
-    where flights.promo_code is not null
+    cross join lateral regexp_split_to_table(flights.promo_code, '[,;|]+') as code
+),
+
+-- What a buyer can show: the code or the URL of an order line, while its flight lasts and some time after.
+claims as (
+    select
+        codes.tenant_id,
+        'promo_code' as claim_type,
+        codes.promo_code as claim_key,
+        codes.campaign_id,
+        codes.insertion_order_id,
+        codes.sponsor_id,
+        codes.starts_at,
+        codes.ends_at,
+        codes.ends_at + make_interval(hours => 24 * {{ var('claim_grace_days') }}) as honoured_until
+    from codes
+    where codes.promo_code <> ''
 
     union all
 

@@ -28,15 +28,34 @@ claims as (
     select * from {{ ref('int_campaigns__claims') }}
 ),
 
+-- Shops write several codes into one field. A field is first taken for one code, then for several with commas,
+-- semicolons or bars between, then with spaces between.
 shown as (
-    select
+    select distinct
         events.tenant_id,
         events.event_id,
         events.occurred_at,
         events.sponsor_id,
         'promo_code' as claim_type,
-        upper(trim(events.discount_code)) as claim_key
+        codes.way,
+        upper(trim(codes.code)) as claim_key
     from events
+    cross join
+        lateral (  -- noqa: ST05
+            select
+                1 as way,
+                events.discount_code as code
+            union all
+            select
+                2 as way,
+                regexp_split_to_table(translate(events.discount_code, '[]"', ''), '[,;|]+') as code
+            where events.discount_code ~ '[,;|]'
+            union all
+            select
+                3 as way,
+                regexp_split_to_table(translate(events.discount_code, '[]"', ''), '[,;|\s]+') as code
+            where events.discount_code ~ '\s'
+        ) as codes
     where {{ in_slices('events.occurred_at') }} and events.discount_code is not null
 
     union all
@@ -47,17 +66,22 @@ shown as (
         events.occurred_at,
         events.sponsor_id,
         'vanity_url' as claim_type,
+        1 as way,
         {{ plain_url('events.url') }} as claim_key
     from events
     where {{ in_slices('events.occurred_at') }} and events.url is not null
 ),
 
-matched as (
+found as (
     select
         shown.tenant_id,
         shown.event_id,
         shown.occurred_at,
         shown.claim_type,
+        shown.way,
+        min(shown.way) over (
+            partition by shown.tenant_id, shown.event_id, shown.occurred_at, shown.claim_type
+        ) as first_way,
         claims.campaign_id,
         claims.insertion_order_id,
         shown.occurred_at < claims.ends_at as in_flight
@@ -70,6 +94,11 @@ matched as (
             and shown.occurred_at >= claims.starts_at
             and shown.occurred_at < claims.honoured_until
             and (shown.sponsor_id is null or shown.sponsor_id = claims.sponsor_id)
+),
+
+matched as (
+    select * from found
+    where way = first_way
 ),
 
 -- A code or URL claims a campaign where it points to exactly one: of those in flight at that time, or where none
@@ -182,6 +211,7 @@ responses as (
         sponsored.value,
         sponsored.known_currency as currency,
         sponsored.is_new_customer,
+        sponsored.load_id,
         sponsored.named_campaign_id,
         sponsored.survey_campaign_id,
         sponsored.code_campaign_id,

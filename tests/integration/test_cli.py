@@ -141,6 +141,23 @@ def test_one_file_with_a_tenant(database: str, tmp_path: Path) -> None:
     assert again["loaded_before"] == 1
 
 
+def test_rejects_are_shown_and_a_file_of_nothing_else_fails(database: str, tmp_path: Path) -> None:
+    earmark("tenant", "add", "acme", DATABASE_URL=database)
+    bad = "campaign_id,spend_date,amount\nc,01/02/2024,1\nc,02/02/2024,\n"
+    file = tmp_path / "spend.csv"
+    arguments = ("load", str(file), "-t", "acme", "-d", "spend")
+    file.write_text(bad)
+    told = earmark(*arguments, expect=1, DATABASE_URL=database).stderr
+    assert 'rejected 2 rows of spend, not_date: spend_date is "01/02/2024"' in told
+    assert f"{file}, line 2: c,01/02/2024,1" in told
+    assert f"error {file}: none of its rows could be loaded" in told
+    file.write_text(bad + "c,2024-02-03,1\n")
+    loaded = json.loads(earmark(*arguments, "--json", DATABASE_URL=database).stdout)
+    assert [(row["reason"], row["rows"], row["line_number"]) for row in loaded["rejects"]] == [("not_date", 2, 2)]
+    file.write_text("campaign_id,spend_date,amount\n")
+    assert "holds no row" in earmark(*arguments, expect=1, DATABASE_URL=database).stderr
+
+
 def test_how_a_tenants_downloads_are_counted(database: str, tmp_path: Path) -> None:
     settings = {"DATABASE_URL": database}
     earmark("tenant", "add", "acme", **settings)

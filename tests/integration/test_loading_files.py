@@ -1,6 +1,7 @@
 """Loading one file: all or nothing, once, and every row accounted for."""
 
 import gzip
+import hashlib
 import ipaddress
 import threading
 import uuid
@@ -24,6 +25,7 @@ from earmark.ingestion.errors import (
     HashKeyError,
     LoadError,
     NoRegularFileError,
+    NoRowsError,
     UnknownTenantError,
     UnreachableFileError,
 )
@@ -72,7 +74,7 @@ def events(count: int, start: int = 0, day: int = 1) -> str:
     lines = ["event_id,occurred_at,event_type,url,ip,user_agent"]
     for at in range(start, start + count):
         time = f"2024-05-{day:02d}T{at // 3600 % 24:02d}:{at // 60 % 60:02d}:{at % 60:02d}Z"
-        lines.append(f"{uuid.UUID(int=at)},{time},request,/a.mp3,192.0.2.{at % 250},agent {at % 7}")
+        lines.append(f"{uuid.UUID(int=at + 1)},{time},request,/a.mp3,192.0.2.{at % 250},agent {at % 7}")
     return "\n".join(lines) + "\n"
 
 
@@ -112,7 +114,7 @@ def test_a_load_and_its_ledger(connection: psycopg.Connection, tmp_path: Path):
     )
     assert (line, field, reason) == (102, "occurred_at", "not_timestamp")
     assert detail.startswith('occurred_at is "never": allowed is ISO 8601')
-    assert original.startswith(b"x,never,request,/a.mp3,<ip:")
+    assert original.startswith("x,never,request,/a.mp3,<ip:")
 
 
 def test_stored_keys_are_sixteen_bytes(connection: psycopg.Connection, tmp_path: Path):
@@ -220,8 +222,10 @@ def test_a_file_with_nothing_but_bad_rows(connection: psycopg.Connection, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "occurred_at,event_type,url\n"])
-def test_an_empty_file_is_a_load_of_nothing(connection: psycopg.Connection, tmp_path: Path, text: str):
-    assert figures(run(connection, write(tmp_path, text), "listener_events")) == (0, 0, 0, 0)
+def test_a_file_without_a_row_is_refused(connection: psycopg.Connection, tmp_path: Path, text: str):
+    with pytest.raises(NoRowsError, match=r"file\.csv: holds no row; nothing was loaded"):
+        run(connection, write(tmp_path, text), "listener_events")
+    assert rows(connection, "select count(*) from ingest.loads") == [(0,)]
 
 
 CAMPAIGNS = "campaign_id,sponsor_id,name,starts_at,ends_at,lookback_days\n"
@@ -246,10 +250,100 @@ def test_reference_data_keeps_the_latest(connection: psycopg.Connection, tmp_pat
     assert rows(connection, "select changed_by::text::bigint from ingest.changes") == days
 
 
-def test_the_last_row_of_a_file_wins_in_reference_data(connection: psycopg.Connection, tmp_path: Path):
-    text = "sponsor_id,name\ns,first\ns,second\ns,third\n"
-    assert figures(run(connection, write(tmp_path, text), "sponsors")) == (3, 1, 2, 0)
-    assert rows(connection, "select name from raw.sponsors") == [("third",)]
+def test_rows_of_one_key_that_differ_are_refused_with_their_lines(connection: psycopg.Connection, tmp_path: Path):
+    text = "sponsor_id,name\ns,first\nt,other\ns,second\nt,other\n"
+    assert figures(run(connection, write(tmp_path, text), "sponsors")) == (4, 1, 1, 2)
+    assert rows(connection, "select name from raw.sponsors") == [("other",)]
+    assert rows(connection, "select line_number, field, reason, original from ingest.rejects order by 1") == [
+        (2, "sponsor_id", "key_twice", '{"name": "first", "properties": {}, "sponsor_id": "s"}'),
+        (4, "sponsor_id", "key_twice", '{"name": "second", "properties": {}, "sponsor_id": "s"}'),
+    ]
+    assert rows(connection, "select distinct detail from ingest.rejects") == [
+        ("lines 2, 4 are of the same sponsor_id and differ: leave out what does not hold",)
+    ]
+
+
+def test_spend_of_a_day_in_several_rows_is_added_up(connection: psycopg.Connection, tmp_path: Path):
+    text = (
+        "campaign_id,spend_date,amount,currency,placement,agency\n"
+        "c,2024-05-01,70.10,EUR,pre,x\nc,2024-05-01,0.20,EUR,mid,x\nc,2024-05-01,70.10,EUR,pre,x\n"
+        "c,2024-05-02,5,EUR,pre,x\nd,2024-05-01,1,EUR,pre,x\nd,2024-05-01,1,USD,pre,x\n"
+    )
+    assert figures(run(connection, write(tmp_path, text), "spend")) == (6, 3, 0, 3)
+    assert rows(
+        connection, "select campaign_id, spend_date::text, amount::text, properties from raw.spend order by 2"
+    ) == [
+        ("c", "2024-05-01", "70.30", {"agency": "x"}),
+        ("c", "2024-05-02", "5", {"agency": "x", "placement": "pre"}),
+    ]
+    refused = rows(connection, "select line_number, reason, detail from ingest.rejects order by 1")
+    assert [row[:2] for row in refused] == [(4, "row_twice"), (6, "key_twice"), (7, "key_twice")]
+    assert refused[0][2].startswith(
+        "line 4 says the same as line 2, of the same campaign_id, podcast_id, spend_date"
+    )
+    assert refused[1][2].startswith("lines 6, 7 are of the same campaign_id, podcast_id, spend_date and differ")
+    # What is there already stays so, row by row.
+    other = "\n".join(text.splitlines()[:3]) + "\n"
+    assert figures(run(connection, write(tmp_path, other), "spend")) == (2, 0, 2, 0)
+
+
+def test_metrics_are_added_up_over_what_is_not_kept_and_nothing_else(
+    connection: psycopg.Connection, tmp_path: Path
+):
+    head = "episode_id,metric_date,metric_name,value,country\n"
+    row = "{},2024-05-01,starts,{},{}\n"
+    text = (
+        head
+        + row.format("e", 10, "US")
+        + row.format("e", 5, "DE")
+        + row.format("f", 1, "US")
+        + row.format("f", 2, "US")
+    )
+    assert figures(run(connection, write(tmp_path, text), "listener_metrics")) == (4, 2, 0, 2)
+    assert rows(connection, "select episode_id, value from raw.listener_metrics") == [("e", 15)]
+
+
+def test_lines_of_an_order_under_one_event_id_are_all_kept(connection: psycopg.Connection, tmp_path: Path):
+    head = "event_id,occurred_at,action,type,order_number,value\n"
+    row = "o-1,2024-05-01T10:00:00Z,purchase,offline,o-1,{}\n"
+    text = head + row.format(20) + row.format(40) + row.format(20)
+    assert figures(run(connection, write(tmp_path, text), "attribution_events")) == (3, 2, 1, 0)
+    assert rows(connection, "select sum(value)::text from raw.attribution_events") == [("60",)]
+    assert figures(run(connection, write(tmp_path, text + "\n"), "attribution_events")) == (3, 0, 3, 0)
+
+
+def test_a_file_of_decimal_commas(connection: psycopg.Connection, tmp_path: Path):
+    text = "campaign_id;spend_date;amount\nc;2024-05-01;2.345\nc;2024-05-02;9,5\nc;2024-05-03;1.5,5\n"
+    assert figures(run(connection, write(tmp_path, text), "spend")) == (3, 2, 0, 1)
+    assert rows(connection, "select amount::text, currency from raw.spend order by spend_date") == [
+        ("2345", None),
+        ("9.5", None),
+    ]
+    assert 'amount is "1.5,5"' in rows(connection, "select detail from ingest.rejects")[0][0]
+
+
+def test_no_email_address_reaches_the_database(connection: psycopg.Connection, tmp_path: Path):
+    data = (
+        "occurred_at,action,type,value,Customer Email,note,email,hashed_email,cookie_id,url,order_number\n"
+        "2024-05-01,purchase,pixel,1,x.y@mail.example.net,by x.y@mail.example.net,x.y@mail.example.net,"
+        "X.Y@mail.example.net,x.y@mail.example.net,https://shop.example/?u=x.y%40mail.example.net,1\n"
+        f"2024-05-01,purchase,pixel,x.y@mail.example.net,,,,{'a' * 113}x.y@mail.example.net,,,2\n"
+    )
+    assert figures(run(connection, write(tmp_path, data), "attribution_events")) == (2, 1, 0, 1)
+    texts = [
+        str(value)
+        for table in (*TABLES, "ingest.changes", "ingest.files")
+        for row in rows(connection, f"select t::text from {table} as t")
+        for value in row
+    ]
+    assert texts
+    assert not [text for text in texts if "mail.exam" in text.lower() or "x.y@" in text.lower()]
+    (found,) = rows(
+        connection,
+        "select encode(hashed_email, 'hex'), properties->>'Customer Email' from raw.attribution_events",
+    )
+    assert found[0] == hashlib.sha256(b"x.y@mail.example.net").hexdigest()
+    assert found[1].startswith("<email:")
 
 
 def test_metrics_of_two_partners_stand_side_by_side(connection: psycopg.Connection, tmp_path: Path):

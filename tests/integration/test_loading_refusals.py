@@ -300,7 +300,8 @@ def test_what_may_not_be_read_is_tried_again(
         "acme/listener_events/closed.csv",
         "acme/nginx/x.log",
     }
-    put(root / "acme" / "nginx" / "x.log", "")
+    line = '192.0.2.1 - - [01/May/2024:00:00:00 +0000] "GET /x.mp3 HTTP/1.1" 200 1 "-" "agent"'
+    put(root / "acme" / "nginx" / "x.log", line + "\n")
     assert refused(connection, root) == {}
 
 

@@ -64,6 +64,17 @@ def test_json_and_files_hold_the_same_figures(
     assert told["notes"] == []
 
 
+def test_a_spreadsheet_runs_no_channel_as_a_formula(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = tmp_path / "paths.csv"
+    table.write_text('path,conversions\n"=cmd(""x"") > @a > plain",2\n-b,1\n')
+    target = tmp_path / "credit.csv"
+    attribute(monkeypatch, table, "--model", "linear", "--out", target)
+    written = pl.read_csv(target, infer_schema=False)["channel"].to_list()
+    assert sorted(written) == ["'-b", '\'=cmd("x")', "'@a", "plain"]
+    attribute(monkeypatch, table, "--model", "linear", "--out", tmp_path / "credit.parquet")
+    assert "-b" in pl.read_parquet(tmp_path / "credit.parquet")["channel"].to_list()
+
+
 def test_options_reach_the_models(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

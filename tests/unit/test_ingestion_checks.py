@@ -1,5 +1,6 @@
 """What each kind of field takes, and why rows are refused."""
 
+import hashlib
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from earmark.ingestion import checks
 from earmark.ingestion.checks import check
 from earmark.ingestion.datasets import DATASETS, Kind
+from earmark.ingestion.errors import AmountsUnknownError
+from earmark.ingestion.values import Amounts, Evidence, plain_amounts
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 EVENT = {"occurred_at": "2024-05-01T12:00:00Z", "event_type": "request", "url": "/a.mp3"}
@@ -106,7 +109,8 @@ def test_no_text_breaks_a_parser(text: str):
         (Kind.CURRENCY, "usd", "USD"),
         (Kind.CURRENCY, "US$", None),
         (Kind.SHA256, "AB" * 32, "\\x" + "ab" * 32),
-        (Kind.SHA256, "someone@example.com", None),
+        (Kind.SHA256, "Someone@example.com ", "\\x" + hashlib.sha256(b"someone@example.com").hexdigest()),
+        (Kind.SHA256, "someone@", None),
         (Kind.LIST, "purchase|lead", '{"purchase","lead"}'),
         (Kind.LIST, '["a\\"b", "c"]', '{"a\\"b","c"}'),
         (Kind.LIST, "[1]", None),
@@ -166,7 +170,9 @@ def test_listener_events(change: dict[str, str | None], expected: tuple[str, str
     ("dataset", "row", "expected"),
     [
         ("campaigns", CAMPAIGN, None),
-        ("campaigns", {**CAMPAIGN, "ends_at": "2024-01-01"}, ("ends_at", "out_of_range")),
+        ("campaigns", {**CAMPAIGN, "ends_at": "2024-01-01"}, None),
+        ("campaigns", {**CAMPAIGN, "ends_at": "2023-12-31"}, ("ends_at", "out_of_range")),
+        ("campaigns", {**CAMPAIGN, "ends_at": "2024-01-01T00:00:00Z"}, ("ends_at", "out_of_range")),
         ("campaigns", {**CAMPAIGN, "ends_at": "2030-01-01"}, None),
         ("campaigns", {**CAMPAIGN, "lookback_days": "91"}, ("lookback_days", "out_of_range")),
         ("campaigns", {**CAMPAIGN, "lookback_days": "0"}, ("lookback_days", "out_of_range")),
@@ -263,3 +269,103 @@ def test_typed_columns_of_parquet_pass_as_they_are():
     assert passed["occurred_at"].to_list() == [datetime(2024, 5, 1, 12, tzinfo=UTC)]
     assert passed["status"].to_list() == [206]
     assert [(reject.line, reject.field, reject.reason) for reject in rejects] == [(2, "occurred_at", "missing")]
+
+
+def test_a_bare_day_as_an_end_lasts_to_its_end():
+    passed, _ = run(
+        "campaigns", {**CAMPAIGN, "ends_at": " 2024-02-29"}, {**CAMPAIGN, "ends_at": "2024-02-29T00:00:00Z"}
+    )
+    assert passed["ends_at"].to_list() == [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 2, 29, tzinfo=UTC)]
+    dates = pl.DataFrame({**CAMPAIGN, "ends_at": [date(2024, 12, 31)], "_line": [1]})
+    assert check(DATASETS["campaigns"], dates, NOW)[0]["ends_at"].to_list() == [datetime(2025, 1, 1, tzinfo=UTC)]
+
+
+ORDER = {"occurred_at": "2024-05-01", "action": "purchase", "type": "pixel"}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "expected"),
+    [
+        ("order_number", "#7001", "7001"),
+        ("order_number", " # 7001\u00a0", "7001"),
+        ("order_number", "7001.0", "7001"),
+        ("order_number", "\ufeff7001\u200b", "7001"),
+        ("order_number", "0070", "0070"),
+        ("order_number", "A-7.0", "A-7.0"),
+        ("order_number", "#", None),
+        ("sponsor_id", "#s", "#s"),
+        ("cookie_id", "undefined", None),
+        ("cookie_id", "(Not Set)", None),
+        ("cookie_id", "NaN", None),
+        ("cookie_id", "00000000-0000-0000-0000-000000000000", None),
+        ("cookie_id", "nano", "nano"),
+        ("discount_code", "\tSAVE\u202f", "SAVE"),
+    ],
+)
+def test_ids_are_trimmed_and_told_from_none(field: str, text: str, expected: str | None):
+    passed, rejects = run("attribution_events", {**ORDER, field: text})
+    assert (passed[field].to_list(), rejects) == ([expected], [])
+
+
+def test_what_is_no_id_is_missing_where_one_is_needed():
+    row = {"campaign_id": "null", "spend_date": "2024-05-01", "amount": "1"}
+    assert reason("spend", row) == ("campaign_id", "missing")
+
+
+def test_an_id_that_a_spreadsheet_rounded_is_refused():
+    assert reason("attribution_events", {**ORDER, "order_number": "4.50123E+12"}) == (
+        "order_number",
+        "digits_lost",
+    )
+
+
+def test_ids_of_a_column_of_floats_are_whole():
+    frame = pl.DataFrame({**ORDER, "order_number": [7001.0, 0.5, float("nan"), None], "_line": [1, 2, 3, 4]})
+    passed, _ = check(DATASETS["attribution_events"], frame, NOW)
+    assert passed["order_number"].to_list() == ["7001", "0.5", None, None]
+
+
+@pytest.mark.parametrize(
+    ("texts", "how", "expected"),
+    [
+        (["2.345", "99,90"], Amounts.COMMA, ["2345", "99.90"]),
+        (["2.345,60", "7"], Amounts.COMMA, ["2345.60", "7"]),
+        (["2 345,6", "2\u202f345"], Amounts.COMMA, ["2345.6", "2345"]),
+        (["2,345.60", "2,345"], Amounts.POINT, ["2345.60", "2345"]),
+        (["2'345.60", "1,234,567"], Amounts.POINT, ["2345.60", "1234567"]),
+        (["0,345", "2,345"], Amounts.COMMA, ["0.345", "2.345"]),
+        (["2,345"], Amounts.UNKNOWN, [None]),
+        (["2,345", "2.345", "9.5", "9,5"], Amounts.MIXED, [None, None, "9.5", "9.5"]),
+        (["1.5,5", "5,5"], Amounts.COMMA, [None, "5.5"]),
+        (["-1.234,5", "$5", ",5"], Amounts.COMMA, ["-1234.5", None, ".5"]),
+    ],
+)
+def test_the_file_decides_what_a_comma_is(texts: list[str], how: Amounts, expected: list[str | None]):
+    evidence = Evidence()
+    for text in texts:  # where a block ends changes nothing
+        evidence.add(pl.Series([text]))
+    assert evidence.judge() is how
+    rows = [{"campaign_id": "c", "spend_date": "2024-05-01", "amount": text} for text in texts]
+    frame = pl.DataFrame(rows).with_columns(pl.int_range(1, len(rows) + 1, dtype=pl.Int64).alias("_line"))
+    with pytest.raises(AmountsUnknownError):
+        check(DATASETS["spend"], frame, NOW)
+    passed, rejects = check(DATASETS["spend"], frame, NOW, amounts=how)
+    assert passed["amount"].to_list() == [text for text in expected if text is not None]
+    assert [reject.line for reject in rejects] == [at for at, text in enumerate(expected, 1) if text is None]
+    assert all(reject.reason == "not_decimal" for reject in rejects)
+    assert all("file" in reject.detail and texts[reject.line - 1] in reject.detail for reject in rejects)
+
+
+def test_a_point_alone_is_a_decimal_one():
+    row = {"campaign_id": "c", "spend_date": "2024-05-01", "amount": "1.234"}
+    assert run("spend", row)[0]["amount"].to_list() == ["1.234"]
+
+
+@given(st.lists(st.text("0123456789.,' -", max_size=9), min_size=1, max_size=5))
+def test_no_amount_is_read_as_another(texts: list[str]):
+    evidence = Evidence()
+    evidence.add(pl.Series(texts))
+    read = checks.parse_decimal(plain_amounts(pl.Series(texts), evidence.judge())).to_list()
+    for text, value in zip(texts, read, strict=True):
+        if value is not None:
+            assert [c for c in value if c.isdigit()] == [c for c in text if c.isdigit()]

@@ -2,9 +2,12 @@
 
 import gzip
 import json
-from datetime import time, timedelta
+from datetime import datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import duckdb
 import polars as pl
 import pytest
 import zstandard
@@ -79,7 +82,7 @@ def test_a_damaged_stream_is_named(tmp_path: Path, pack, damage: str):
         read(path)
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04....", b"BZh9....", "a,b\n1,2\n".encode("utf-16")])
+@pytest.mark.parametrize("data", [b"PK\x03\x04....", b"BZh9....", "a,b\n1,2\n".encode("utf-32")])
 def test_what_is_not_read_is_said(tmp_path: Path, data: bytes):
     with pytest.raises(DamagedFileError, match="which is not read"):
         read(write(tmp_path, data))
@@ -275,3 +278,79 @@ def test_csv_written_by_others_is_read_back(tmp_path: Path, rows: list[tuple[str
     found, rejects = read(path, block_bytes=block_bytes)
     assert rejects == []
     assert [row.get("t", "") for row in found.values()] == [text for text, _ in rows]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3, 1 << 20])
+@pytest.mark.parametrize("text", ["a,b\r1,x\r2,y\r", "a,b\r1,x\r2,y", '\ufeffa,b\r1,"x"\r2,y\r\r'])
+def test_lines_that_end_with_a_bare_cr(tmp_path: Path, text: str, block_bytes: int):
+    rows, rejects = read(write(tmp_path, text.encode()), block_bytes=block_bytes)
+    assert (list(rows.values()), rejects) == ([{"a": "1", "b": "x"}, {"a": "2", "b": "y"}], [])
+
+
+def test_a_line_break_within_a_quoted_field_of_such_a_file(tmp_path: Path):
+    rows, _ = read(write(tmp_path, b'a,b\r1,"x\ny"\r2,z\r'))
+    assert list(rows.values()) == [{"a": "1", "b": "x\ny"}, {"a": "2", "b": "z"}]
+
+
+def test_a_cr_within_a_field_ends_no_line(tmp_path: Path):
+    assert list(read(write(tmp_path, b'a,b\n1,"x\ry"\n'))[0].values()) == [{"a": "1", "b": "x\ry"}]
+
+
+def test_bare_crs_in_ndjson(tmp_path: Path):
+    assert list(read(write(tmp_path, b'{"a":1}\r{"a":2}\r'))[0].values()) == [{"a": "1"}, {"a": "2"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("block_bytes", [1, 5, 1 << 20])
+def test_utf_16(tmp_path: Path, encoding: str, pack, block_bytes: int):
+    path = write(tmp_path, pack("a\tb\r\n1\tü😀\r\n2\ty\r\n".encode(encoding)))
+    assert read(path, block_bytes=block_bytes) == ({2: {"a": "1", "b": "ü😀"}, 3: {"a": "2", "b": "y"}}, [])
+
+
+def test_half_a_character_of_utf_16(tmp_path: Path):
+    data = "a,b\n1,2\n3,".encode("utf-16-le") + b"\x00\xd8" + "\n5,6\n".encode("utf-16-le")
+    assert read(write(tmp_path, data)) == ({2: {"a": "1", "b": "2"}, 4: {"a": "5", "b": "6"}}, [(3, "not_utf8")])
+    with pytest.raises(DamagedFileError, match="ends within a character"):
+        read(write(tmp_path, data[:-1]))
+
+
+def test_xml_in_utf_16_is_read_as_what_it_now_is(tmp_path: Path):
+    path = write(tmp_path, '<?xml version="1.0" encoding="UTF-16"?><rss/>'.encode("utf-16"))
+    assert read_head(path, "x").format is Format.XML
+    assert formats.read_document(path, "x") == b'<?xml version="1.0"?><rss/>'
+
+
+def test_a_spreadsheets_line_about_its_separator(tmp_path: Path):
+    path = write(tmp_path, b"\xef\xbb\xbfsep=;\r\na;b\r\n1,5;x\r\n")
+    assert read(path) == ({3: {"a": "1,5", "b": "x"}}, [])
+    assert read_head(path, "x").columns == ("a", "b")
+    assert read(write(tmp_path, b"sep=;\n")) == ({}, [])
+
+
+def test_integers_beyond_64_bits_keep_their_digits(tmp_path: Path):
+    long = "123456789012345678901234567890"
+    row = f'{{"a": {long},\n "b": [{long}, "x,y"], "c": "[{{"}}'
+    for text in (f"[{row}, {{}},{row}]", f'{{"rows": [{row},{{}} , {row} ]}}'):
+        rows, _ = read(write(tmp_path, text.encode()))
+        assert rows[1] == rows[3] == {"a": long, "b": f'[{long}, "x,y"]', "c": "[{"}
+        assert rows[2] == {}
+
+
+def test_bytes_of_parquet_are_what_their_type_says(tmp_path: Path):
+    key = "6f1f9d3c-2a4e-4b7e-9d61-00c5f1a2b3c4"
+    path = tmp_path / "x.parquet"
+    duckdb.sql(f"copy (select '{key}'::uuid as u, '\\xFF\\x00'::blob as b, 'abc'::blob as t) to '{path}'")
+    assert read(path)[0] == {1: {"u": key, "b": "ff00", "t": "abc"}}
+
+
+def test_a_column_of_bytes_is_text_or_none_of_it_is(tmp_path: Path):
+    pl.DataFrame({"a": [b"abc", b"\xff"], "b": [b"abc", None]}).write_parquet(tmp_path / "x")
+    assert read(tmp_path / "x")[0] == {1: {"a": "616263", "b": "abc"}, 2: {"a": "ff"}}
+
+
+def test_decimals_and_times_of_parquet(tmp_path: Path):
+    at = datetime(2024, 5, 1, 2, tzinfo=ZoneInfo("Europe/Berlin"))
+    frame = pl.DataFrame({"amount": [Decimal("1234.50")], "occurred_at": [at], "order": ["x"]})
+    frame.with_columns(pl.col("order").cast(pl.Categorical)).write_parquet(tmp_path / "x")
+    assert read(tmp_path / "x")[0] == {1: {"amount": Decimal("1234.50"), "occurred_at": at, "order": "x"}}

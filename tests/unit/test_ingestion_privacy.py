@@ -2,12 +2,14 @@
 
 import hashlib
 import hmac
+import re
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earmark.addresses.emails import sha256_of_email, without_partial_emails
 from earmark.addresses.privacy import HashKey, add_keys, canonical_address, hide_address, is_private
 
 SECRET = bytes(range(32))
@@ -177,3 +179,33 @@ def test_names_of_private_fields():
         assert is_private(name), name
     for name in ("zip", "ship", "script", "tip_amount", "description", "device", "recipe"):
         assert not is_private(name), name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("by ann.lee+x@post.example.org, today", "by <email>, today"),
+        ("/p?mail=ann%40post.example.org&x=1", "/p?mail=<email>&x=1"),
+        ("/p?mail=ann%2540post.example.org", "/p?mail=<email>"),
+        ("/img/logo@2x.png", "/img/logo@2x.png"),
+        ("Us@Them, a podcast", "Us@Them, a podcast"),
+        ("https://user@cdn.example.org/a.mp3", "https://user@cdn.example.org/a.mp3"),
+        ("jürgen@müller.example", "<email>"),
+    ],
+)
+def test_emails_are_found_by_their_form(text: str, expected: str):
+    hasher = HashKey("k1", b"0123456789abcdef0123456789abcdef").for_tenant("t")
+    redacted = hasher.redact(text.encode()).decode()
+    assert re.sub("<email:[0-9a-f]{32}>", "<email>", redacted) == expected
+    assert hasher.redact_emails(pl.Series([text, None])).to_list() == [redacted, None]
+
+
+def test_one_address_has_one_hash_however_it_is_written():
+    hasher = HashKey("k1", b"0123456789abcdef0123456789abcdef").for_tenant("t")
+    spellings = (b"Ann@Post.example.org", b"ann@post.example.org", b"ann%40post.example.org")
+    assert len({hasher.redact(text) for text in spellings}) == 1
+    assert sha256_of_email("Ann@Post.example.org") == hashlib.sha256(b"ann@post.example.org").hexdigest()
+
+
+def test_a_cut_address_is_left_out():
+    assert without_partial_emails('cookie_id is "xx ann@post.exam..."') == 'cookie_id is "xx <email>"'

@@ -13,6 +13,7 @@ import polars as pl
 from earmark.ingestion.datasets import DATASETS
 from earmark.ingestion.formats import LINE, Format, Head, Shape
 from earmark.ingestion.sources.source import IDENTITY, Context, Source
+from earmark.ingestion.values import id_text, tidy
 
 _SEPARATOR: Final = "\x1f"
 _FORWARDED_FOR: Final = "forwarded_for"
@@ -41,6 +42,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     rows = frame.rename(renamed).drop("household_key", "listener_key", "key_id", "enclosure_key", strict=False)
     if "event_id" not in {field.name for field in dataset.fields}:
         return {context.dataset: rows}
+    if "event_id" in rows.columns:
+        rows = rows.with_columns(tidy(id_text(rows["event_id"]), is_id=True).alias("event_id"))
     # Renamed last: the name is part of the identity of events that were loaded before.
     return {context.dataset: _with_forwarded_for(_with_identity(rows))}
 
