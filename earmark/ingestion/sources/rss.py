@@ -1,11 +1,11 @@
 """RSS feeds of podcasts: one row in ``podcasts``, one row an item in ``episodes``.
 
-Ids are the same whenever and wherever a feed is loaded. podcast_id is the feed's ``podcast:guid``; without one it is  # noqa: E501
-the UUIDv5 that the Podcasting 2.0 namespace prescribes for the feed's URL (``atom:link rel="self"``, else
+Ids are the same whenever and wherever a feed is loaded. podcast_id is the feed's ``podcast:guid``; without one it
+is the UUIDv5 that the Podcasting 2.0 namespace prescribes for the feed's URL (``atom:link rel="self"``, else
 ``itunes:new-feed-url``), its host in lower case; else that of title and author. The home page is no identity: two
-shows may have the same. episode_id is the UUIDv5, within the podcast, of the item's guid, else of its enclosure key,  # noqa: E501
-else of its link, else of its title. A guid that items with different files share is none: their ids are of guid and  # noqa: E501
-file, and what it was is kept as ``shared_guid``.
+shows may have the same. episode_id is the UUIDv5, within the podcast, of the item's guid, else of its enclosure
+key, else of its link, else of its title. A guid that items with different files share is none: their ids are of
+guid and file, and what it was is kept as ``shared_guid``.
 
 The enclosure is the first that is audio or video, of ``enclosure``, ``media:content`` and
 ``podcast:alternateEnclosure``. What makes a feed ill-formed most, a bare ``&``, an entity that nothing declares, a
@@ -102,8 +102,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
 def mend(document: bytes) -> bytes:
     """Make of a feed what a parser takes, and change nothing else; references stand for what they stood for.
 
-    libxml2 drops every ``&amp;`` that comes after an error it has recovered from, so the predefined entities become  # noqa: E501
-    references to their characters. What is in comments, CDATA and the document type stays as it is.
+    libxml2 drops every ``&amp;`` that comes after an error it has recovered from, so the predefined entities
+    become references to their characters. What is in comments, CDATA and the document type stays as it is.
     """
     if document.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = document.decode("utf-16", "replace").lstrip()
@@ -343,7 +343,7 @@ def _podcast(channel: Any) -> dict[str, Any]:  # noqa: ANN401  (lxml has no type
 
 
 def canonical_feed(url: str) -> str:
-    """Return a feed's address as its guid is made of it: no scheme, port, fragment or last slash, host in lower case."""  # noqa: E501
+    """Return a feed's address as guids are made of it: no scheme, port or last slash, host in lower case."""
     rest = re.sub(r"^[A-Za-z]+:/*|/+$", "", url.strip().partition("#")[0])
     host, slash, path = rest.partition("/")
     return re.sub(r":(?:80|443)$", "", host.lower()) + slash + path
