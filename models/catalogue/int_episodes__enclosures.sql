@@ -78,8 +78,8 @@ ranked as (
     from candidates
 ),
 
--- Episodes may share an enclosure: who has it now takes it, the latest published first. A path on two hosts is nobody's,
--- unless one episode moved from one to the other. Inside coalesce
+-- Episodes may share an enclosure: who has it now takes it, the latest published first. A path on two hosts is
+-- nobody's, unless one episode moved from one to the other. Inside coalesce
 -- the planner takes the conditions for half of the rows; bare it expects one, and looks through all for every event.
 enclosures as (
     select
