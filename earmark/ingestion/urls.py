@@ -3,8 +3,8 @@ r"""The key of an episode's audio file: its URL as a feed gives it and as a log 
 The key is ``host/path``: without scheme, user, port and fragment; the host in lower case without a leading
 ``www.``; measurement prefixes removed, however many there are, also where the next URL is percent-encoded;
 Amazon S3's forms of one object made one (``bucket/key``, where a ``+`` is a space); nginx's ``\xNN`` read as the
-byte that it stands for; percent-encoding made canonical (RFC 3986 section 6.2.2: unreserved characters, and in the path
-sub-delimiters, are decoded, all else that is no plain text encoded, in upper case); dot segments and doubled
+byte that it stands for; percent-encoding made canonical (RFC 3986 section 6.2.2: unreserved characters, and in the
+path sub-delimiters, are decoded, all else that is no plain text encoded, in upper case); dot segments and doubled
 slashes removed; the host as IDNA has it (UTS 46). A log that shows no host gives ``/path``.
 
 What a log adds to what was asked for (CloudFront's second percent-encoding) its source takes off: here ``%2520``
