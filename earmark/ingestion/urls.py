@@ -1,10 +1,14 @@
-"""The key of an episode's audio file: its URL as a feed gives it and as a log shows it must give the same key.
+r"""The key of an episode's audio file: its URL as a feed gives it and as a log shows it must give the same key.
 
 The key is ``host/path``: without scheme, user, port and fragment; the host in lower case without a leading
-``www.``; measurement prefixes removed, however many there are, also where the next URL is percent-encoded; Amazon
-S3's forms of one object made one (``bucket/key``); percent-encoding normalised as in RFC 3986 section 6.2.2
-(letters, digits and ``-._~`` decoded, all else that is no plain text encoded, in upper case). A log that shows no
-host gives ``/path``.
+``www.``; measurement prefixes removed, however many there are, also where the next URL is percent-encoded;
+Amazon S3's forms of one object made one (``bucket/key``, where a ``+`` is a space); nginx's ``\xNN`` read as the
+byte that it stands for; percent-encoding made canonical (RFC 3986 section 6.2.2: unreserved characters, and in the
+path sub-delimiters, are decoded, all else that is no plain text encoded, in upper case); dot segments and doubled
+slashes removed; the host as IDNA has it (UTS 46). A log that shows no host gives ``/path``.
+
+What a log adds to what was asked for (CloudFront's second percent-encoding) its source takes off: here ``%2520``
+is a file whose name holds ``%20``.
 
 A path that names an audio or video file is the file: its query says who asks, and is left out. Otherwise the query
 may say which episode is meant (``/download?id=12``): it is kept, sorted, without the parameters that are known to
@@ -16,6 +20,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
+import idna
 import polars as pl
 
 # What stands before the next URL, one pattern a measurement service. A new service is one line here.
@@ -100,6 +105,45 @@ _NOT_IDENTIFYING: Final = frozenset(
 )
 _NOT_IDENTIFYING_PREFIXES: Final = ("utm_", "x-amz-", "x-goog-", "response-", "aw_0_", "mtm_", "pk_", "piwik_")
 
+# What a path may hold besides; in a query they part parameters.
+_PLAIN_IN_PATH: Final = _UNRESERVED | frozenset("!$&'()*+,;=")
+_LOGGED_BYTE: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")
+_DOUBLED: Final = re.compile(r"//+")
+
+
+def _unescape_in_path(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _PLAIN_IN_PATH else match[0].upper()
+
+
+def _path(text: str) -> str:
+    """Return a path as all spellings of it are written; it ends in a slash where it ended in a dot segment."""
+    text = _DOUBLED.sub("/", _NOT_PLAIN.sub(_escape, _ESCAPE.sub(_unescape_in_path, text)))
+    if "/." not in text:
+        return text
+    kept: list[str] = []
+    for segment in (segments := text.split("/"))[1:]:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", "..") or not kept:
+        kept.append("")
+    return "/".join([segments[0], *kept])
+
+
+def _host(text: str) -> str:
+    """Return a host as DNS has it; as it stands where it is no name."""
+    if text.isascii() and "%" not in text:
+        return text.lower()
+    text = unquote(text)
+    if text.isascii():
+        return text.lower()
+    try:
+        return idna.encode(text, uts46=True, transitional=False).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        return text.lower()
+
 
 def _unescape(match: re.Match[str]) -> str:
     character = chr(int(match[1], 16))
@@ -116,7 +160,7 @@ def _normalised(text: str) -> str:
 
 def enclosure_key(url: str) -> str | None:
     """Return the key of a URL; None where the URL is empty."""
-    rest, _, query = url.strip().partition("#")[0].partition("?")
+    rest, _, query = _LOGGED_BYTE.sub(r"%\1", url.strip()).partition("#")[0].partition("?")
     known = _without_query if len(rest) <= _REMEMBERED else _without_query.__wrapped__
     key, own = known(rest)
     return _with_query(key, own or query) if key else None
@@ -127,7 +171,7 @@ def _without_query(rest: str) -> tuple[str, str]:
     """Return the key of a URL without its query, and the query of the URL within it where that is encoded."""
     query = ""
     if rest.startswith("/") and not rest.startswith("//"):
-        return _normalised(rest), query
+        return _path(rest), query
     rest = _SCHEME.sub("", rest, count=1)
     while (prefix := _PREFIXES.match(rest)) is not None:
         rest = _ENCODED_COLON.sub(r"\1:", rest[prefix.end() :])
@@ -137,10 +181,11 @@ def _without_query(rest: str) -> tuple[str, str]:
         rest = _SCHEME.sub("", rest, count=1)
     authority = _AUTHORITY.match(rest)
     if authority is None:
-        return _normalised(rest), query
-    host = authority[1].lower().removesuffix(".").removeprefix("www.")
-    path = _normalised(rest[authority.end() :])
+        return _path(rest), query
+    host = _host(authority[1]).removesuffix(".").removeprefix("www.")
+    path = rest[authority.end() :]
     s3 = _S3_HOST.match(host)
+    path = _path(path.replace("+", "%20") if s3 is not None else path)
     if s3 is not None:
         return (s3["bucket"] + path if s3["bucket"] else path.lstrip("/")), query
     return _normalised(host) + path, query

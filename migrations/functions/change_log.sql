@@ -149,6 +149,7 @@ begin
         else
             keys := case of_table
                 when 'raw.episodes'::regclass then $k$, 'episode_id', 'enclosure_key', 'guid'$k$
+                when 'raw.episode_enclosures'::regclass then $k$, 'enclosure_key'$k$
                 when 'ingest.agent_lists'::regclass then $k$, 'effective_from'$k$
                 else ''
             end;
@@ -442,7 +443,7 @@ begin
             select c.producer, c.tenant_id, c.day, c.key
             from ingest.changes as c
             where
-                c.producer in ('raw.episodes', 'ingest.agent_lists') and c.key <> ''
+                c.producer in ('raw.episodes', 'raw.episode_enclosures', 'ingest.agent_lists') and c.key <> ''
                 and exists (
                     select from ingest.model_builds as b
                     where
@@ -473,7 +474,13 @@ begin
         where t.value <> ''
         group by t.producer, t.tenant_id
     loop
-        if changed.producer = 'raw.episodes' then
+        if changed.producer <> 'ingest.agent_lists' then
+            -- With an episode the files that it had come and go too.
+            changed.enclosures := changed.enclosures || array(
+                select unnest(array[s.enclosure_key, substr(s.enclosure_key, nullif(strpos(s.enclosure_key, '/'), 0))])
+                from raw.episode_enclosures as s
+                where s.tenant_id = changed.tenant_id and s.episode_id = any(changed.episodes)
+            );
             perform ingest.note(changed.producer, array_agg(changed.tenant_id), array_agg(d.day))
             from (
                 select (e.occurred_at at time zone 'UTC')::date as day

@@ -2,29 +2,63 @@ with episodes as (
     select * from {{ ref('stg_raw__episodes') }}
 ),
 
--- An episode is found by its enclosure, and by the path alone where a log does not say its host.
-candidates as (
+seen_enclosures as (
+    select * from {{ ref('stg_raw__episode_enclosures') }}
+),
+
+-- The enclosure that an episode has, those that it had, and its other formats.
+known as (
     select
         episodes.tenant_id,
         episodes.enclosure_key,
         episodes.episode_id,
         episodes.podcast_id,
         episodes.published_at,
-        episodes.enclosure_key as full_key
+        true as is_current
     from episodes
     where episodes.enclosure_key is not null
 
     union all
 
     select
-        episodes.tenant_id,
-        substr(episodes.enclosure_key, strpos(episodes.enclosure_key, '/')) as enclosure_key,
+        seen_enclosures.tenant_id,
+        seen_enclosures.enclosure_key,
         episodes.episode_id,
         episodes.podcast_id,
         episodes.published_at,
-        episodes.enclosure_key as full_key
-    from episodes
-    where strpos(episodes.enclosure_key, '/') > 1
+        false as is_current
+    from seen_enclosures
+    inner join episodes
+        on
+            seen_enclosures.tenant_id = episodes.tenant_id
+            and seen_enclosures.episode_id = episodes.episode_id
+            and seen_enclosures.enclosure_key is distinct from episodes.enclosure_key
+),
+
+-- An episode is found by its enclosure, and by the path alone where a log does not say its host.
+candidates as (
+    select
+        known.tenant_id,
+        known.enclosure_key,
+        known.episode_id,
+        known.podcast_id,
+        known.published_at,
+        known.is_current,
+        known.enclosure_key as full_key
+    from known
+
+    union all
+
+    select
+        known.tenant_id,
+        substr(known.enclosure_key, strpos(known.enclosure_key, '/')) as enclosure_key,
+        known.episode_id,
+        known.podcast_id,
+        known.published_at,
+        known.is_current,
+        known.enclosure_key as full_key
+    from known
+    where strpos(known.enclosure_key, '/') > 1
 ),
 
 ranked as (
@@ -32,14 +66,20 @@ ranked as (
         candidates.*,
         row_number() over (
             partition by candidates.tenant_id, candidates.enclosure_key
-            order by candidates.published_at desc nulls last, candidates.episode_id asc
+            order by
+                candidates.is_current desc,
+                candidates.published_at desc nulls last,
+                candidates.episode_id asc
         ) as precedence,
         min(candidates.full_key) over (partition by candidates.tenant_id, candidates.enclosure_key) as first_full_key,
-        max(candidates.full_key) over (partition by candidates.tenant_id, candidates.enclosure_key) as last_full_key
+        max(candidates.full_key) over (partition by candidates.tenant_id, candidates.enclosure_key) as last_full_key,
+        min(candidates.episode_id) over (partition by candidates.tenant_id, candidates.enclosure_key) as first_episode,
+        max(candidates.episode_id) over (partition by candidates.tenant_id, candidates.enclosure_key) as last_episode
     from candidates
 ),
 
--- Two episodes may share an enclosure: the latest published takes it. A path on two hosts is nobody's. Inside coalesce
+-- Episodes may share an enclosure: who has it now takes it, the latest published first. A path on two hosts is
+-- nobody's, unless one episode moved from one to the other. Inside coalesce
 -- the planner takes the conditions for half of the rows; bare it expects one, and looks through all for every event.
 enclosures as (
     select
@@ -48,7 +88,12 @@ enclosures as (
         ranked.episode_id,
         ranked.podcast_id
     from ranked
-    where coalesce(ranked.precedence = 1 and ranked.first_full_key = ranked.last_full_key, false)
+    where
+        coalesce(
+            ranked.precedence = 1
+            and (ranked.first_full_key = ranked.last_full_key or ranked.first_episode = ranked.last_episode),
+            false
+        )
 )
 
 select * from enclosures

@@ -24,6 +24,22 @@ episodes as (
     select * from {{ ref('stg_raw__episodes') }}
 ),
 
+-- A length that with the duration is no bitrate of audio or video is not known: a placeholder is no whole file.
+believed as (
+    select
+        episodes.*,
+        case
+            when
+                coalesce(
+                    (episodes.enclosure_bytes - coalesce(episodes.id3_bytes, 0)) * 8
+                    / nullif(episodes.duration_seconds, 0) between 8000 and 20000000,
+                    true
+                )
+                then nullif(episodes.enclosure_bytes, 0)
+        end as believed_bytes
+    from episodes
+),
+
 -- Requests, with the settings of their tenant and what is known of the file.
 requests as (
     select
@@ -36,16 +52,16 @@ requests as (
         tenants.discards_vpns,
         tenants.counted_sources,
         tenants.assumed_bitrate_bps,
-        episodes.bitrate_bps as declared_bitrate_bps,
-        episodes.duration_seconds,
-        coalesce(episodes.id3_bytes, 0) as id3_bytes,
-        nullif(episodes.enclosure_bytes, 0) as enclosure_bytes,
-        coalesce(nullif(events.object_bytes, 0), nullif(episodes.enclosure_bytes, 0)) as file_bytes
+        believed.bitrate_bps as declared_bitrate_bps,
+        believed.duration_seconds,
+        coalesce(believed.id3_bytes, 0) as id3_bytes,
+        believed.believed_bytes as enclosure_bytes,
+        coalesce(nullif(events.object_bytes, 0), believed.believed_bytes) as file_bytes
     from events
     inner join tenants
         on events.tenant_id = tenants.tenant_id
-    left join episodes
-        on events.tenant_id = episodes.tenant_id and events.episode_id = episodes.episode_id
+    left join believed
+        on events.tenant_id = believed.tenant_id and events.episode_id = believed.episode_id
     where {{ in_slices('events.occurred_at') }} and events.event_type in ('request', 'download')
 ),
 

@@ -238,10 +238,16 @@ def test_an_episode_is_news_to_the_days_that_its_url_was_asked_for(
     )
     assert warehouse.execute(named).fetchall() == [(date(2026, 1, 2),), (date(2026, 1, 5),)]
 
-    # Under another URL it leaves the requests for the old one.
+    # Under another URL it keeps the requests for the old one, and no other day is looked at.
+    add_request(warehouse, "acme", at(8), url="cdn.example.com/g.mp3")
+    dbt.build()
     warehouse.execute("update raw.episodes set enclosure_key = 'cdn.example.com/g.mp3' where episode_id = 'f'")
     dbt.build()
-    assert looked_at(warehouse)["int_requests__outcomes"] == group("acme", 2, 5)
+    assert looked_at(warehouse)["int_requests__outcomes"] == group("acme", 2, 5, 8)
+    assert warehouse.execute(named).fetchall() == [(date(2026, 1, day),) for day in (2, 5, 8)]
+    warehouse.execute("delete from raw.episodes where episode_id = 'f'")
+    dbt.build()
+    assert looked_at(warehouse)["int_requests__outcomes"] == group("acme", 2, 5, 8)
     assert warehouse.execute(named).fetchall() == []
     assert rows_of(warehouse, "beta") == other
     assert pending_slices(warehouse) == []

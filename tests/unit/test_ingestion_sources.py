@@ -346,7 +346,8 @@ def test_rss(tmp_path: Path):
     assert (podcast["podcast_id"], podcast["podcast_guid"]) == ("abc-1", "ABC-1")
     assert "root:" not in str(podcast)
     assert one["published_at"].isoformat() == "2024-05-15T07:02:00+00:00"
-    assert (one["duration_seconds"], one["enclosure_bytes"], one["enclosure_key"]) == (3723.0, 123, "h.fm/1.mp3")
+    assert (one["duration_seconds"], one["enclosure_bytes"], one["enclosure_key"]) == (3723.0, None, "h.fm/1.mp3")
+    assert "123 bytes for 3723 seconds" in str(one["properties"])
     assert (two["enclosure_bytes"], two["duration_seconds"], two["guid"]) == (None, None, None)
     assert two["properties"] == '{"unread_duration":"soon"}'
     assert three["title"].startswith("Three")
@@ -359,6 +360,129 @@ def test_the_id_of_a_feed_without_guid_is_that_of_its_url():
     assert str(rss.uuid.uuid5(rss.PODCAST_NAMESPACE, "mp3s.nashownotes.com/pc20rss.xml")) == (
         "917393e3-1b1e-5cef-ace4-edaa54e1f810"
     )
+
+
+def feed(items: str, channel: str = "", head: str = "") -> str:
+    return (
+        f'<?xml version="1.0"?>{head}<rss version="2.0" xmlns:itunes="http://www.iTunes.com/DTDs/Podcast-1.0.dtd"'
+        ' xmlns:media="http://search.yahoo.com/mrss" xmlns:atom="http://www.w3.org/2005/Atom"'
+        ' xmlns:podcast="https://github.com/Podcastindex-org/podcast-namespace/blob/main/docs/1.0.md"><channel>'
+        f"<title>T</title>{channel}{items}</channel></rss>"
+    )
+
+
+SELF = '<atom:link rel="self" href="https://feeds.example.org/t/feed.xml"/>'
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("<a>R & B &amp; c</a>", "<a>R &#38; B &#38; c</a>"),
+        ('<a u="x?a=1&b=2&amp;c"/>', '<a u="x?a=1&#38;b=2&#38;c"/>'),
+        ("<a>&nbsp;&nosuch;&#233;&#xE9;</a>", "<a>&#160;&#38;nosuch;&#233;&#xE9;</a>"),
+        ("<a>x\x0b\x01y&#11;&#x0;</a>", "<a>xy</a>"),
+        ("<a><![CDATA[a & b &nbsp;]]><!-- & --><?p & ?></a>", "<a><![CDATA[a & b &nbsp;]]><!-- & --><?p & ?></a>"),
+        (
+            '<!DOCTYPE r [<!ENTITY own "x & y">]><r>&own; & &other;</r>',
+            '<!DOCTYPE r [<!ENTITY own "x & y">]><r>&own; &#38; &#38;other;</r>',
+        ),
+        ("<a><!-- never & closed", "<a><!-- never & closed"),
+    ],
+)
+def test_what_no_parser_takes_is_mended_and_nothing_else(text: str, mended: str):
+    assert rss.mend(text.encode()).decode() == mended
+
+
+def test_a_bare_ampersand_costs_nothing_after_it(tmp_path: Path):
+    items = (
+        "<item><guid>a&amp;1</guid><title>Q & A</title><enclosure url='https://h.fm/p?s=1&e=1'/></item>"
+        "<item><guid>a&amp;2</guid><title>B &amp; C&hellip;</title><enclosure url='https://h.fm/p?s=1&amp;e=2'/></item>"
+        "<item><guid>a&amp;3</guid></b><title>D &amp; E</title></item>"  # and an error that is not mended
+        "<item><guid>a&amp;4</guid><title>F &amp; G</title></item>"
+    )
+    episodes = load(tmp_path, feed(items), source="rss")[0]["episodes"]
+    assert [row["guid"] for row in episodes][:2] == ["a&1", "a&2"]
+    assert [row["title"] for row in episodes][:2] == ["Q & A", "B & C\u2026"]
+    assert [row["enclosure_key"] for row in episodes][:2] == ["h.fm/p?e=1&s=1", "h.fm/p?e=2&s=1"]
+    assert all("&" in row["guid"] for row in episodes)
+
+
+def test_the_file_of_an_item_is_its_first_audio(tmp_path: Path):
+    items = (
+        "<item><guid>1</guid><media:group><media:content url='a.mp3' fileSize='480000' duration='60'/>"
+        "<media:content url='a.jpg' type='image/jpeg'/></media:group></item>"
+        "<item><guid>2</guid><enclosure url='/b.jpg' type='image/jpeg'/>"
+        "<enclosure url='/b.mp3' type='audio/mpeg'/>"
+        "<podcast:alternateEnclosure type='audio/opus'><podcast:source uri='//o.example.org/b.opus'/>"
+        "<podcast:source uri='ipfs://x'/></podcast:alternateEnclosure></item>"
+        "<item><guid>3</guid><enclosure url='cdn.example.org/c.mp3'/></item>"
+    )
+    episodes = load(tmp_path, feed(items, SELF), source="rss")[0]["episodes"]
+    assert [row["enclosure_url"] for row in episodes] == [
+        "https://feeds.example.org/t/a.mp3",
+        "https://feeds.example.org/b.mp3",
+        "cdn.example.org/c.mp3",
+    ]
+    assert (episodes[0]["enclosure_bytes"], episodes[0]["duration_seconds"]) == (480000, 60)
+    assert '"other_enclosures":"o.example.org/b.opus"' in str(episodes[1]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("head", "element"),
+    [
+        ("xmlns:itunes='HTTP://WWW.ITUNES.COM/dtds/podcast-1.0.dtd/'", "itunes:duration"),
+        ("xmlns:i='http://www.itunes.com/dtds/Podcast-1.0.dtd'", "i:duration"),
+        ("xmlns:ITUNES='urn:other'", "ITUNES:Duration"),
+        ("", "iTunes:duration"),
+        ("", "duration"),
+    ],
+)
+def test_namespaces_in_any_spelling_and_none(tmp_path: Path, head: str, element: str):
+    item = f"<item><guid>1</guid><{element}>1800</{element}></item>"
+    text = f"<rss {head}><channel><title>T</title>{item}</channel></rss>"
+    (row,) = load(tmp_path, text, source="rss")[0]["episodes"]
+    assert row["duration_seconds"] == 1800
+
+
+def test_items_that_share_a_guid_are_episodes_of_their_own(tmp_path: Path):
+    items = "".join(f"<item><guid>home</guid><enclosure url='https://h.fm/{n}.mp3'/></item>" for n in (1, 2, 3, 3))
+    episodes = load(tmp_path, feed(items, SELF), source="rss")[0]["episodes"]
+    assert len({row["episode_id"] for row in episodes}) == 3
+    assert {row["guid"] for row in episodes} == {None}
+    assert all('"shared_guid":"home"' in str(row["properties"]) for row in episodes)
+
+
+def test_a_show_is_known_by_guid_then_feed_then_title_and_author(tmp_path: Path):
+    def podcast(channel: str) -> str:
+        text = feed("<item><guid>1</guid></item>", f"<link>https://home.example.org/</link>{channel}")
+        return str(load(tmp_path, text, source="rss")[0]["podcasts"][0]["podcast_id"])
+
+    def of(href: str) -> str:
+        return f'<atom:link rel="self" href="{href}"/>'
+
+    assert podcast("<podcast:guid>G</podcast:guid>" + SELF) == podcast("<podcast:guid>g</podcast:guid>")
+    spellings = ("https://F.example.org/a", "http://f.example.org:80/a/", "//f.example.org/a#x")
+    assert len({podcast(of(href)) for href in spellings}) == 1
+    assert podcast(of("https://f.example.org/b")) != podcast(of("https://f.example.org/a"))
+    assert podcast("<itunes:author>A</itunes:author>") != podcast("<itunes:author>B</itunes:author>")
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "kind", "is_believed"),
+    [
+        ("28800000", "1800", "audio/mpeg", True),
+        ("4000", "1800", "audio/mpeg", False),
+        ("28800000", "30", "audio/mpeg", False),
+        ("28800000", "30", "video/mp4", True),
+        ("28800000", None, "audio/mpeg", True),
+        ("100000000", "30", None, False),
+    ],
+)
+def test_lengths_that_no_file_of_that_duration_has(
+    size: str, seconds: str | None, kind: str | None, is_believed: bool
+):
+    believed, doubt = rss.believed_length(size, seconds, kind)
+    assert (believed == size, doubt is None) == (is_believed, is_believed)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One key for one audio file, as feeds and logs name it."""
 
 from pathlib import Path
+from random import Random
 from urllib.parse import quote
 
 import polars as pl
@@ -125,6 +126,53 @@ def test_forms(url: str, key: str | None):
 def test_which_part_of_the_query_identifies(url: str, key: str):
     assert enclosure_key(url) == key
     assert enclosure_keys(pl.Series([url])).to_list() == [key]
+
+
+@pytest.mark.parametrize(
+    ("spellings", "key"),
+    [
+        (["/a/%C3%BC.mp3", r"/a/\xC3\xBC.mp3", "/a/\u00fc.mp3", "/a/%c3%bc.mp3"], "/a/%C3%BC.mp3"),
+        (["h.org/a+b(1)&c=d,e;f.mp3", "h.org/a%2Bb%281%29%26c%3Dd%2Ce%3Bf.mp3"], "h.org/a+b(1)&c=d,e;f.mp3"),
+        (["h.org/a/b.mp3", "h.org//a///b.mp3", "h.org/x/../a/./b.mp3", "H.ORG/a/%2e/b.mp3"], "h.org/a/b.mp3"),
+        (
+            ["https://b\u00fccher.example/a.mp3", "https://XN--BCHER-KVA.example/a.mp3"],
+            "xn--bcher-kva.example/a.mp3",
+        ),
+        (["https://k.s3.amazonaws.com/a+b.mp3", "https://k.s3.amazonaws.com/a%20b.mp3"], "k/a%20b.mp3"),
+        (["h.org/get?a=1%262&b=%2B", "h.org/get?b=%2b&a=1%262"], "h.org/get?a=1%262&b=%2B"),
+        (["h.org/%2E%2E/"], "h.org/"),
+    ],
+)
+def test_spellings_of_one_url_are_one_key(spellings: list[str], key: str):
+    assert {enclosure_key(text) for text in spellings} == {key}
+
+
+NAMES = st.text(alphabet="abz09-_~ %+&=()!,;:@/?#\u00fc\u20ac", min_size=1, max_size=12).filter(
+    lambda name: name.strip("./") and "//" not in name and name[0] != "/"
+)
+
+
+@given(NAMES, NAMES, st.randoms(use_true_random=False))
+def test_a_file_has_one_key_however_it_is_spelt_and_two_files_have_two(one: str, other: str, random: Random):
+    def spelt(name: str) -> str:
+        def byte(value: int) -> str:
+            character = chr(value)
+            if character == "/" or (character.isalnum() and value < 128 and random.random() < 0.7):
+                return character
+            if character in "-_~+&=()!,;" and random.random() < 0.5:
+                return character
+            return (
+                rf"\x{value:02X}"
+                if value > 126 and random.random() < 0.3
+                else (f"%{value:02x}" if random.random() < 0.5 else f"%{value:02X}")
+            )
+
+        path = "".join(byte(value) for value in name.encode())
+        host = random.choice(["h.example", "H.Example", "www.h.example.", "h.example:443"])
+        return f"https://{host}{random.choice(['/', '//', '/./', '/x/../'])}{path}.mp3"
+
+    assert enclosure_key(spelt(one)) == enclosure_key(spelt(one))
+    assert (enclosure_key(spelt(one)) == enclosure_key(spelt(other))) == (one == other)
 
 
 def test_media_are_what_the_models_take_for_media():

@@ -29,6 +29,7 @@ _RENAMED: Final = {
     "sc-content-type": "content_type",
     "c-country": "country_code",
 }
+_ASKED: Final = ("cs-uri-stem", "cs-uri-query")
 _NEEDED: Final = ("date", "time", "c-ip", "cs-method", "cs-uri-stem", "sc-status")
 
 
@@ -47,10 +48,12 @@ def _part(frame: pl.DataFrame, fields: tuple[str, ...]) -> pl.DataFrame:
     rows = values(frame, fields, "\t")
     hosts = [pl.col(name) for name in ("x-host-header", "cs(Host)") if name in fields]
     scheme = pl.col("cs-protocol").fill_null("https") if "cs-protocol" in fields else pl.lit("https")
-    stem = pl.col("cs-uri-stem")
+    # CloudFront encodes the percent signs of what was asked for.
+    asked = {name: pl.col(name).str.replace_all("%25([0-9A-Fa-f]{2})", "%$1") for name in _ASKED if name in fields}
+    stem = asked["cs-uri-stem"]
     url = pl.concat_str(scheme, pl.lit("://"), pl.coalesce(hosts), stem) if hosts else stem
     if "cs-uri-query" in fields:
-        query = pl.col("cs-uri-query")
+        query = asked["cs-uri-query"]
         url = pl.when(query.is_null()).then(url).otherwise(pl.concat_str(url, pl.lit("?"), query))
     columns = [
         pl.col(LINE),

@@ -51,8 +51,8 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         *dash_to_null("ip", "key", "status", "error_code", "object_bytes", "referrer", "user_agent"),
         none_sent("bytes_sent"),
     )
-    # The log writes the key percent-encoded, some versions twice.
-    key = pl.col("key").str.replace_all("%25", "%", literal=True)
+    # The log writes the key percent-encoded, a space as +, some versions twice.
+    key = pl.col("key").str.replace_all("+", "%20", literal=True).str.replace_all("%25", "%", literal=True)
     bucket = pl.col("bucket")
     rows = rows.select(
         LINE,
