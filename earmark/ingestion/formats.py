@@ -849,6 +849,8 @@ def _find_cuts(data: bytes) -> tuple[int, int]:
 
 
 _KEY: Final = re.compile(r'"([^"\\]{1,100})"[ \t]*:')
+
+
 def _elements(piece: bytes) -> list[str]:
     """Return the elements of a part of an array as they are written, each on one line."""
     masked, outside = _mask(piece)

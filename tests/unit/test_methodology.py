@@ -105,7 +105,7 @@ def test_the_waterfall_adds_up_in_the_text(figures: Figures) -> None:
     assert "**2,200 requests = 1,334 counted + 866 discarded.**" in text
     assert "- acme: 2,010 requests = 1,234 counted + 776 discarded." in text
     assert "| 6 | Bot | `bot` | 766 | 34.82 % | 1,434 |" in text
-    assert "| 16 | Counted already | `duplicate` | 0 | 0.00 % | 1,334 |" in text
+    assert "| 17 | Counted already | `duplicate` | 0 | 0.00 % | 1,334 |" in text
     assert "| all requests | 2,010 | 190 |" in text
     one = render(
         replace(figures, tenants=figures.tenants[:1], outcomes=figures.outcomes[:4], windows=figures.windows[:1])
