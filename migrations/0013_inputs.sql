@@ -5,14 +5,21 @@ comment on column raw.spend.currency is 'ISO 4217; null: the campaign''s.';
 comment on column raw.insertion_orders.currency is 'ISO 4217; null: the campaign''s.';
 
 -- The original line is read by people.
-create function pg_temp.as_text(original bytea) returns text language plpgsql as $$
+create or replace function pg_temp.as_text(original bytea) returns text language plpgsql as $$
 begin
     return convert_from(original, 'UTF8');
 exception when others then
     return encode(original, 'escape');
 end
 $$;
-alter table ingest.rejects alter column original type text using pg_temp.as_text(original);
+do $$
+begin
+    if (select atttypid from pg_attribute where attrelid = 'ingest.rejects'::regclass and attname = 'original')
+        = 'bytea'::regtype then
+        alter table ingest.rejects alter column original type text using pg_temp.as_text(original);
+    end if;
+end
+$$;
 drop function pg_temp.as_text(bytea);
 comment on column ingest.rejects.original is
 'The line, of rows that were compared with others their fields as JSON; addresses are hashed, bytes that are no text written \xff.';
