@@ -462,3 +462,21 @@ def test_two_writers_of_the_same_slices_wait_for_each_other_and_do_not_die(
         two.execute(mark, (days[::-1],))
         two.commit()
     assert len(pending_slices(warehouse)) == 20
+
+
+def test_values_that_two_rows_swap_are_a_change(dbt: Dbt, warehouse: psycopg.Connection):
+    warehouse.execute(
+        """
+        insert into raw.campaigns (tenant_id, campaign_id, sponsor_id, name, starts_at, ends_at, load_id)
+        values ('acme', 'd', 's', 'D', '2026-01-01Z', '2026-02-01Z', 1);
+        insert into raw.spend (tenant_id, campaign_id, spend_date, amount, load_id)
+        values ('acme', 'c', '2026-01-20', 100, 1), ('acme', 'd', '2026-01-20', 200, 1);
+        """
+    )
+    dbt.build()
+    warehouse.execute("update raw.spend set amount = 300 - amount where spend_date = '2026-01-20'")
+    dbt.build()
+    spent = warehouse.execute(
+        "select campaign_id, spend from marts.rpt_campaign_daily where day = '2026-01-20' order by 1"
+    )
+    assert spent.fetchall() == [("c", 200), ("d", 100)]

@@ -193,7 +193,11 @@
     ) }}
 {% endmacro %}
 
-{#- What the rows of each group come to, whatever their order: many times faster than to compare the rows. -#}
+{#-
+    What the rows of each group come to, whatever their order: many times faster than to compare the rows. PostgreSQL's hash of
+    a record is a weighted sum of its fields' hashes: summed as it is, rows that swap a value would come to the same. So it is
+    hashed once more.
+-#}
 {% macro group_hashes(relation, columns, by, condition) %}
     {%- set values = [] -%}
     {%- for column in columns -%}
@@ -202,7 +206,7 @@
     select
         {{ by | join(', ') }},
         count(*) as copies,
-        sum(hash_record_extended(row({{ values | join(', ') }}), 0)::numeric) as hashes
+        sum(hash_numeric_extended(hash_record_extended(row({{ values | join(', ') }}), 0)::numeric, 0)::numeric) as hashes
     from {{ relation }}
     where {{ condition }}
     group by {{ range(1, by | length + 1) | join(', ') }}
