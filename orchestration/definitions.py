@@ -5,6 +5,7 @@ import dagster as dg
 from orchestration.defs.agent_lists import public_agent_list
 from orchestration.defs.assets import (
     dbt_models,
+    episode_enclosures,
     landing_files,
     load_job,
     public_networks,
@@ -27,6 +28,7 @@ def build_definitions(warehouse: Warehouse, landing: Landing) -> dg.Definitions:
             public_networks,
             public_agent_list,
             raw_tables,
+            episode_enclosures,
             dbt_models,
             attribution_fit,
             dbt_fit_models,

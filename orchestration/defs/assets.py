@@ -100,6 +100,17 @@ def _raw_spec(dataset: Dataset) -> dg.AssetSpec:
     )
 
 
+episode_enclosures = dg.AssetSpec(
+    raw_key("episode_enclosures"),
+    deps=[raw_key("episodes")],
+    group_name="raw",
+    kinds={"postgres"},
+    owners=[OWNER],
+    description="The files that episodes have or had: written by a trigger on `raw.episodes`.",
+    metadata={"dagster/table_name": "raw.episode_enclosures"},
+)
+
+
 @dg.multi_asset(
     specs=[_raw_spec(dataset) for dataset in DATASETS.values()],
     name="load_landing_files",

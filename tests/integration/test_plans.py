@@ -32,9 +32,10 @@ analyze raw.listener_events;
 CONVERSIONS = """
 select timeseries.ensure_chunks('marts.fct_conversions', '2026-01-01+00', '2026-01-03+00');
 insert into marts.fct_conversions (tenant_id, conversion_id, occurred_at, action, signal, signals, source,
-    sponsor_id, claims, claims_differ, household_key, gross_value, refunded_value, value, currency)
+    sponsor_id, claims, claims_differ, values_differ, household_key, gross_value, refunded_value, value,
+    currency)
 select 'acme', md5(n::text)::uuid, '2026-01-01+00'::timestamptz + n * interval '10 seconds', 'purchase', 'pixel',
-    '{pixel}', 'x', 's', '', false, int4send(n), 10, 0, 10, 'USD'
+    '{pixel}', 'x', 's', '', false, false, int4send(n), 10, 0, 10, 'USD'
 from generate_series(1, 4000) as n;
 analyze marts.fct_conversions;
 select timeseries.ensure_chunks('marts.fct_attribution_paths', '2026-01-01+00', '2026-01-03+00');
