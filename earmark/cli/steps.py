@@ -98,7 +98,7 @@ def load(
         tell(settings, database, lambda told: told.loads(report))
     with database.connect(read_only=True) as connection:
         rejects = results.rejects_of_loads(connection, report.load_ids)
-        unknown = results.unknown_references(connection)
+        unknown = results.unknown_references(connection, tenant_id)
     if json_:
         print_json({**report.as_dict(), "rejects": rejects, "unknown_references": unknown})
     else:

@@ -136,6 +136,11 @@ class Dataset:
         return any(field.kind in (Kind.DECIMAL, Kind.NUMBER) for field in self.fields)
 
     @property
+    def has_orders(self) -> bool:
+        """Whether its events may be lines of one order."""
+        return any(field.name == "order_number" for field in self.fields)
+
+    @property
     def is_of_events(self) -> bool:
         """Whether rows are identified by an event id."""
         return "event_id" in self.key

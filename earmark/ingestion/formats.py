@@ -833,15 +833,21 @@ def _mask(data: bytes) -> tuple[bytes, "np.ndarray[Any, np.dtype[np.bool_]]"]:
     return masked, np.cumsum(quotes, dtype=np.uint8) % 2 == 0
 
 
-def _find_cuts(data: bytes) -> tuple[int, int]:
-    """Return where in a text within an array its last own comma and its end stand, -1 where they do not."""
+def _structure(data: bytes) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+    """Return where brackets and commas stand outside of strings, which they are, and the depth after each."""
     masked, outside = _mask(data)
     content = np.frombuffer(masked, dtype=np.uint8)
-    places = np.flatnonzero(outside & np.isin(content, _STRUCTURE))
+    places = np.flatnonzero(outside & np.isin(content, _MARKS))
     found = content[places]
     depth = np.cumsum(
         np.isin(found, _OPENING).astype(np.int8) - np.isin(found, _CLOSING).astype(np.int8), dtype=np.int32
     )
+    return places, found, depth
+
+
+def _find_cuts(data: bytes) -> tuple[int, int]:
+    """Return where in a text within an array its last own comma and its end stand, -1 where they do not."""
+    places, found, depth = _structure(data)
     ends = np.flatnonzero(depth < 0)
     last = int(ends[0]) if len(ends) else len(places)
     commas = np.flatnonzero((found[:last] == ord(",")) & (depth[:last] == 0))
@@ -853,13 +859,7 @@ _KEY: Final = re.compile(r'"([^"\\]{1,100})"[ \t]*:')
 
 def _elements(piece: bytes) -> list[str]:
     """Return the elements of a part of an array as they are written, each on one line."""
-    masked, outside = _mask(piece)
-    content = np.frombuffer(masked, dtype=np.uint8)
-    places = np.flatnonzero(outside & np.isin(content, _STRUCTURE))
-    found = content[places]
-    depth = np.cumsum(
-        np.isin(found, _OPENING).astype(np.int8) - np.isin(found, _CLOSING).astype(np.int8), dtype=np.int32
-    )
+    places, found, depth = _structure(piece)
     cuts = [-1, *places[(found == ord(",")) & (depth == 0)].tolist(), len(piece)]
     # A line end within a string is escaped, so these stand between the tokens.
     return [
@@ -873,7 +873,7 @@ _ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
 _ROWS: Final = re.compile(rb'"rows"[ \t\r\n]*:[ \t\r\n]*\[')
 _OPENING: Final = np.frombuffer(b"[{", dtype=np.uint8)
 _CLOSING: Final = np.frombuffer(b"]}", dtype=np.uint8)
-_STRUCTURE: Final = np.frombuffer(b"[]{},", dtype=np.uint8)
+_MARKS: Final = np.frombuffer(b"[]{},", dtype=np.uint8)
 
 
 # --- CSV and TSV ------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def new_files(connection: psycopg.Connection, root: str) -> list[LandedFile]:
 
     """
     found = find_files(root)
-    tenants = _tenants_uri(root)
+    tenants = _uri(root, TENANTS_FILE)
     with _database(root), connection.transaction():
         connection.execute(
             "delete from ingest.files where status = 'refused' and starts_with(uri, %s) and uri <> all(%s)",
@@ -259,7 +259,7 @@ def register_tenants(connection: psycopg.Connection, root: str) -> FileResult | 
         DatabaseLoadError: the database is lost.
 
     """
-    uri = _tenants_uri(root)
+    uri = _uri(root, TENANTS_FILE)
     state = files.FileState(uri, 0, None)
     try:
         with reading(uri):
@@ -305,7 +305,7 @@ def _log_format(root: str, folder: tuple[str, ...]) -> str | None:
     source = find_source(folder[1])
     if source is None or not source.is_log:
         return None
-    uri = _tenants_uri(root).removesuffix(TENANTS_FILE) + "/".join((*folder, FORMAT_FILE))
+    uri = _uri(root, *folder, FORMAT_FILE)
     with reading(uri):
         system, path = files.filesystem(uri)
         if not system.lexists(path):
@@ -319,9 +319,9 @@ def _log_format(root: str, folder: tuple[str, ...]) -> str | None:
                 raise LogFormatError(f"{uri}: cannot be read as UTF-8 text ({error})") from error
 
 
-def _tenants_uri(root: str) -> str:
+def _uri(root: str, *parts: str) -> str:
     system, path = files.filesystem(root)
-    return f"{(path if files.is_local(system) else root).rstrip('/')}/{TENANTS_FILE}"
+    return "/".join(((path if files.is_local(system) else root).rstrip("/"), *parts))
 
 
 def _tenants(uri: str, text: str) -> dict[str, str]:

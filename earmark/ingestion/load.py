@@ -707,7 +707,7 @@ class _Load:
             self._connection.execute(
                 sql.SQL(_NUMBER_EQUAL_ROWS).format(table=_table(dataset), **names), (self._tenant, tally.load_id)
             )
-        if dataset.name == "attribution_events":
+        if dataset.has_orders:
             self._connection.execute(sql.SQL(_NUMBER_LINES_OF_ORDERS).format(**names))
         order = sql.SQL("" if dataset.keeps is Keeps.FIRST else "desc")
         return self._connection.execute(sql.SQL(_DELETE_TWINS).format(order=order, **names)).rowcount
@@ -731,9 +731,10 @@ class _Load:
         }
         if dataset.adds is None:
             again = self._connection.execute(sql.SQL(_DELETE_EQUAL).format(**names)).rowcount
-            self._refuse_rows(tally, _REFUSE_KEYS, names, conflict=sql.SQL("count(*) > 1"), why=_ONE_OF_THEM)
+            several = sql.SQL("count(*) > 1")
+            self._refuse_rows(tally, _REFUSE_KEYS, {**names, "conflict": several}, why=_ONE_OF_THEM)
             return again
-        self._refuse_rows(tally, _REFUSE_EQUAL, names, conflict=sql.SQL(""), why=_SAME_AGAIN)
+        self._refuse_rows(tally, _REFUSE_EQUAL, names, why=_SAME_AGAIN)
         others = [name for name in columns if name not in (*dataset.key, dataset.adds, "properties")]
         checks: list[sql.Composable] = [
             sql.SQL("count(distinct coalesce({}::text, '')) > 1").format(sql.Identifier(name)) for name in others
@@ -741,7 +742,7 @@ class _Load:
         if not dataset.adds_alike:
             checks.append(sql.SQL("count(distinct properties) < count(*)"))
         conflict = sql.SQL("count(*) > 1 and ({})").format(sql.SQL(" or ").join(checks))
-        self._refuse_rows(tally, _REFUSE_KEYS, names, conflict=conflict, why=_NOT_TO_BE_ADDED)
+        self._refuse_rows(tally, _REFUSE_KEYS, {**names, "conflict": conflict}, why=_NOT_TO_BE_ADDED)
         self._connection.execute(sql.SQL(_ADD_UP).format(adds=sql.Identifier(dataset.adds), **names))
         return 0
 
@@ -751,13 +752,12 @@ class _Load:
         statement: LiteralString,
         names: Mapping[str, sql.Composable],
         *,
-        conflict: sql.Composable,
         why: str,
     ) -> None:
         key = tally.dataset.key
         shown = ", ".join(name for name in key if name != "source")
         tally.rejected += self._connection.execute(
-            sql.SQL(statement).format(conflict=conflict, **names),
+            sql.SQL(statement).format(**names),
             {"load": tally.load_id, "field": key[0], "key": shown, "why": why},
         ).rowcount
 
@@ -897,7 +897,7 @@ with ranked as (
     from {stage}
 ),
 refused as (
-    delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1{conflict}
+    delete from {stage} as s using ranked as r where s.ctid = r.ctid and r.place > 1
     returning s.*, r.first_line
 )
 insert into ingest.rejects (load_id, line_number, field, reason, detail, original)

@@ -166,8 +166,12 @@ def rejects_of_loads(
         return cursor.fetchall()
 
 
-def unknown_references(connection: psycopg.Connection, most: int = 10) -> list[dict[str, Any]]:
+def unknown_references(
+    connection: psycopg.Connection, tenant_id: str | None = None, most: int = 10
+) -> list[dict[str, Any]]:
     """Return what rows name and is not loaded, the commonest first; nothing where the mart is not built yet.
+
+    ``tenant_id``: of that tenant alone.
 
     Keys: those of ``marts.rpt_unknown_references``.
     """
@@ -179,10 +183,11 @@ def unknown_references(connection: psycopg.Connection, most: int = 10) -> list[d
             """
             select tenant_id, dataset, field, value, refers_to, row_count, near_miss
             from marts.rpt_unknown_references
+            where %(tenant)s::text is null or tenant_id = %(tenant)s
             order by near_miss is null, row_count desc, tenant_id, dataset, field, value
-            limit %s
+            limit %(most)s
             """,
-            (most,),
+            {"tenant": tenant_id, "most": most},
         )
         return cursor.fetchall()
 

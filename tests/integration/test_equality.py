@@ -10,6 +10,7 @@ changed must leave the same tables everywhere, and a rebuild from nothing must l
 
 import os
 import random
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ SETTINGS = {
     "beta": "update tenancy.tenants set download_window = 'rolling_last', assumed_bitrate_bps = 64000"
     " where tenant_id = {tenant}",
 }
+LOAD = re.compile(r'"load_id": \d+, ')
 LATER_REFERENCE = {"episodes": "episode_id,podcast_id,enclosure_url\ne9,p,https://cdn.example.com/e9.mp3\n"}
 
 
@@ -278,8 +280,12 @@ def _try_histories(
                 rebuilt = _contents(database)
                 for table, rows in rebuilt.items():
                     assert rows == results[-1][table], f"{engine}: {table} differs after a rebuild from nothing"
-        for table, rows in results[0].items():
-            assert results[1][table] == rows, f"{engines}: {table} differs"
+        # Files come in another order to each: the number of a load is the only thing that may differ.
+        alike = [
+            {name: sorted(LOAD.sub("", row) for row in rows) for name, rows in one.items()} for one in results
+        ]
+        for table, rows in alike[0].items():
+            assert alike[1][table] == rows, f"{engines}: {table} differs"
         assert results[0]["marts.fct_downloads"], "a history without a download shows nothing"
         assert results[0]["intermediate.int_downloads__rule_effects"], "nor one that agrees with everybody"
 
@@ -356,7 +362,7 @@ def _contents(database: Database) -> dict[str, list[str]]:
             name: [
                 row[0]
                 for row in connection.execute(
-                    sql.SQL("select (to_jsonb(t) - 'load_id')::text from {} as t order by 1").format(
+                    sql.SQL("select to_jsonb(t)::text from {} as t order by 1").format(
                         sql.Identifier(*name.split("."))
                     )
                 )

@@ -77,7 +77,7 @@ def test_an_order_of_shopify_is_its_first_row_less_what_was_refunded(tmp_path: P
     ]
     assert seen == [
         ("2026-03-02 04:30:00", "promo_code", Decimal("80.10"), "SAVE"),
-        ("2026-03-02 10:00:00", "pixel", Decimal("19.95"), None),
+        ("2026-03-02 10:00:00", "offline", Decimal("19.95"), None),
     ]
     assert rows[0]["hashed_email"] == "\\x" + hashlib.sha256(b"jo@example.com").hexdigest()
     assert "Jo" not in json.dumps(rows, default=str)
@@ -119,7 +119,7 @@ def test_an_order_of_woocommerce_with_its_codes_and_either_date(tmp_path: Path):
     )
     assert [(row["order_number"], str(row["occurred_at"])[:19], row["type"]) for row in rows] == [
         ("1007", "2026-03-01 10:00:00", "promo_code"),
-        ("1008", "2026-03-02 06:29:00", "pixel"),
+        ("1008", "2026-03-02 06:29:00", "offline"),
     ]
     assert "save" in rows[0]["discount_code"]
     assert "more" in rows[0]["discount_code"]

@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from earmark.ingestion.formats import LINE, TEXT
-from earmark.ingestion.sources.source import IDENTITY, PROBLEM, dash_to_null, none_sent
+from earmark.ingestion.sources.source import IDENTITY, PROBLEM, column, dash_to_null, none_sent
 
 _REQUEST: Final = r"^(?P<method>[A-Za-z-]+) (?P<url>\S.*?)(?: (?P<protocol>HTTP/[0-9.]+))?$"
 _CLF: Final = "%d/%b/%Y:%H:%M:%S %z"
@@ -96,6 +96,11 @@ def _time(rows: pl.DataFrame, time_format: str | None) -> pl.Series:
                 .cast(pl.Datetime("us", "UTC"))
             )
     return times(rows["time_iso" if "time_iso" in columns else "time_any"])
+
+
+def times_of(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Read the times in a column of a file, null where the file has none of that name."""
+    return times(frame.select(column(frame, name).alias("occurred_at")).to_series())
 
 
 def times(texts: pl.Series) -> pl.Series:

@@ -10,7 +10,7 @@ from typing import Final
 import polars as pl
 
 from earmark.ingestion.formats import LINE, Head, Shape
-from earmark.ingestion.sources.access_log import times
+from earmark.ingestion.sources.access_log import times_of
 from earmark.ingestion.sources.source import IDENTITY, PROBLEM, Context, Source, column, row_identity, whole_url
 
 _PATHS: Final = {
@@ -41,7 +41,7 @@ def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
         *(request.str.json_path_match(path).alias(f"_{name}") for name, path in _PATHS.items()),
         answer.str.json_path_match('$["Content-Range"][0]').str.extract(r"/(\d+)$").alias("_whole"),
         answer.str.json_path_match('$["Content-Length"][0]').alias("_length"),
-        times(frame.select(column(frame, "ts").alias("ts")).to_series()).alias("occurred_at"),
+        times_of(frame, "ts").alias("occurred_at"),
         row_identity(frame),
     )
     status = column(frame, "status")

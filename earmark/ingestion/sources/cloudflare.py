@@ -6,19 +6,20 @@ client: a reject.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import polars as pl
 
 from earmark.ingestion.formats import LINE, Head, Shape
-from earmark.ingestion.sources.access_log import times
+from earmark.ingestion.sources.access_log import times_of
 from earmark.ingestion.sources.source import (
     IDENTITY,
     PROBLEM,
     UNIQUE_ID,
     Context,
     Source,
-    column,
+    given,
     row_identity,
     whole_url,
 )
@@ -31,13 +32,11 @@ def _sniff(head: Head) -> bool:
 
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
-    def get(name: str) -> pl.Expr:
-        text = column(frame, name)
-        return pl.when(text != "").then(text)
-
-    started = frame.select(column(frame, "EdgeStartTimestamp").alias("at")).to_series()
+    get = partial(given, frame)
     uri = pl.coalesce(get("ClientRequestURI"), get("ClientRequestPath"))
-    rows = frame.with_columns(times(started).alias("occurred_at"), row_identity(frame)).select(
+    rows = frame.with_columns(
+        times_of(frame, "EdgeStartTimestamp").alias("occurred_at"), row_identity(frame)
+    ).select(
         LINE,
         "occurred_at",
         IDENTITY,

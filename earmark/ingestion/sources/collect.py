@@ -6,13 +6,13 @@ anybody can send anything. A visit to a vanity address is a view by its URL. The
 range that was asked for, not the bytes that the host behind it sends.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
 import polars as pl
 
+from earmark.addresses.emails import sha256_of_email
 from earmark.ingestion.datasets import ATTRIBUTION_EVENTS
 from earmark.ingestion.formats import LINE, Format, Head, Shape
 from earmark.ingestion.sources.source import PROBLEM, Context, Source, dash_to_null
@@ -27,11 +27,6 @@ _ASKED_FOR: Final = tuple(
 )
 _MOST_PARAMETERS: Final = 50
 _COMMON: Final = (LINE, "occurred_at", "ip", "forwarded_for", "user_agent", PROBLEM)
-
-
-def hashed_email(text: str) -> str:
-    """Return the SHA-256 of an e-mail address as advertisers hash it: without spaces around, in lower case."""
-    return hashlib.sha256(text.strip().lower().encode()).hexdigest()
 
 
 def _is_collected(head: Head, kinds: tuple[str, ...]) -> bool:
@@ -88,8 +83,8 @@ def _sent(query: str | None) -> dict[str, str | None]:
         if twice in (*_ASKED_FOR, "email"):
             return {"_sent_problem": f"the pixel's query names {twice} twice"}
     fields: dict[str, str | None] = {name: named[name] for name in _ASKED_FOR if name in named}
-    if named.get("email", "").strip() and "hashed_email" not in fields:
-        fields["hashed_email"] = hashed_email(named["email"])
+    if "email" in named and "hashed_email" not in fields:
+        fields["hashed_email"] = sha256_of_email(named["email"].strip())
     return fields
 
 

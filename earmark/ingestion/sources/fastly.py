@@ -10,8 +10,8 @@ from typing import Final
 import polars as pl
 
 from earmark.ingestion.formats import LINE, Head, Shape
-from earmark.ingestion.sources.access_log import times
-from earmark.ingestion.sources.source import IDENTITY, PROBLEM, Context, Source, column, row_identity, whole_url
+from earmark.ingestion.sources.access_log import times_of
+from earmark.ingestion.sources.source import IDENTITY, PROBLEM, Context, Source, given, row_identity, whole_url
 
 _NEEDED: Final = ("timestamp", "client_ip", "request_method", "url", "response_status")
 
@@ -22,11 +22,9 @@ def _sniff(head: Head) -> bool:
 
 def _rows(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     def get(name: str) -> pl.Expr:
-        text = column(frame, name)
-        return pl.when(~text.is_in(["", "(null)"])).then(text)
+        return given(frame, name, "(null)")
 
-    at = frame.select(column(frame, "timestamp").alias("at")).to_series()
-    rows = frame.with_columns(times(at).alias("occurred_at"), row_identity(frame)).select(
+    rows = frame.with_columns(times_of(frame, "timestamp").alias("occurred_at"), row_identity(frame)).select(
         LINE,
         "occurred_at",
         IDENTITY,

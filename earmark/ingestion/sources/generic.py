@@ -11,11 +11,10 @@ from typing import Final
 import polars as pl
 
 from earmark.ingestion.datasets import DATASETS
-from earmark.ingestion.formats import LINE, Format, Head, Shape
-from earmark.ingestion.sources.source import IDENTITY, Context, Source
+from earmark.ingestion.formats import Format, Head, Shape
+from earmark.ingestion.sources.source import IDENTITY, Context, Source, row_identity
 from earmark.ingestion.values import id_text, tidy
 
-_SEPARATOR: Final = "\x1f"
 _FORWARDED_FOR: Final = "forwarded_for"
 _HEADER_NAMES: Final = ("x_forwarded_for", "x-forwarded-for")
 
@@ -63,12 +62,7 @@ def _with_identity(rows: pl.DataFrame) -> pl.DataFrame:
         without = pl.Series([True] * rows.height, dtype=pl.Boolean)
     if not without.any() or rows.width == 1:
         return rows
-    names = sorted(set(rows.columns) - {LINE, "event_id"})
-    texts = []
-    for name in names:
-        text = pl.col(name).cast(pl.String)
-        texts.append(pl.when(text != "").then(pl.concat_str(pl.lit(f"{name}="), text)))
-    row = pl.concat_str(texts, separator=_SEPARATOR, ignore_nulls=True)
+    row = row_identity(rows.drop("event_id", strict=False))
     identity = rows.select(pl.when(without).then(row).alias(IDENTITY))
     return rows.with_columns(identity)
 

@@ -5,12 +5,13 @@ request, with times in microseconds. Both identify the request.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import polars as pl
 
 from earmark.ingestion.formats import LINE, Head, Shape
-from earmark.ingestion.sources.access_log import times
+from earmark.ingestion.sources.access_log import times_of
 from earmark.ingestion.sources.source import (
     IDENTITY,
     PROBLEM,
@@ -18,6 +19,7 @@ from earmark.ingestion.sources.source import (
     Context,
     Source,
     column,
+    given,
     row_identity,
     whole_url,
 )
@@ -40,8 +42,7 @@ def _is_entries(head: Head) -> bool:
 
 def _entries(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     request = column(frame, "httpRequest")
-    at = frame.select(column(frame, "timestamp").alias("at")).to_series()
-    rows = frame.with_columns(times(at).alias("occurred_at"), row_identity(frame)).select(
+    rows = frame.with_columns(times_of(frame, "timestamp").alias("occurred_at"), row_identity(frame)).select(
         LINE,
         "occurred_at",
         IDENTITY,
@@ -60,12 +61,8 @@ def _is_usage(head: Head) -> bool:
 
 
 def _usage(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
-    def get(name: str) -> pl.Expr:
-        text = column(frame, name)
-        return pl.when(text != "").then(text)
-
-    at = frame.select(column(frame, "time_micros").alias("at")).to_series()
-    rows = frame.with_columns(times(at).alias("occurred_at"), row_identity(frame)).select(
+    get = partial(given, frame)
+    rows = frame.with_columns(times_of(frame, "time_micros").alias("occurred_at"), row_identity(frame)).select(
         LINE,
         "occurred_at",
         IDENTITY,

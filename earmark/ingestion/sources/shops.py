@@ -15,8 +15,8 @@ from typing import Final
 
 import polars as pl
 
+from earmark.addresses.emails import sha256_of_email
 from earmark.ingestion.formats import LINE, Format, Head, Shape
-from earmark.ingestion.sources.collect import hashed_email
 from earmark.ingestion.sources.source import PROBLEM, UNIQUE_ID, Context, Source, dash_to_null
 
 _SHOPIFY: Final = frozenset({"Name", "Financial Status", "Total", "Created at", "Lineitem name"})
@@ -41,7 +41,7 @@ def _texts(frame: pl.DataFrame, *optional: str) -> pl.DataFrame:
 
 def _email(frame: pl.DataFrame, column: str) -> pl.Series:
     texts = frame[column].to_list()
-    return pl.Series("hashed_email", [text and hashed_email(text) for text in texts], dtype=pl.String)
+    return pl.Series("hashed_email", [text and sha256_of_email(text) for text in texts], dtype=pl.String)
 
 
 def _less(total: pl.Expr, refunded: pl.Expr) -> pl.Expr:
@@ -62,10 +62,7 @@ def _shopify(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame
         LINE,
         pl.coalesce("Paid at", "Created at").alias("occurred_at"),
         pl.lit("purchase").alias("action"),
-        pl.when(pl.col("Discount Code").is_null())
-        .then(pl.lit("pixel"))
-        .otherwise(pl.lit("promo_code"))
-        .alias("type"),
+        _type(pl.col("Discount Code")),
         pl.col("Name").alias("order_number"),
         _less(pl.col("Total"), pl.col("Refunded Amount")).alias("value"),
         pl.col("Currency").alias("currency"),
@@ -103,7 +100,7 @@ def _woocommerce(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataF
         LINE,
         _local_time(pl.coalesce("paid_date", "order_date")).alias("occurred_at"),
         pl.lit("purchase").alias("action"),
-        pl.when(pl.col("_codes").is_null()).then(pl.lit("pixel")).otherwise(pl.lit("promo_code")).alias("type"),
+        _type(pl.col("_codes")),
         pl.coalesce("order_number", "order_id").alias("order_number"),
         _less(pl.col("order_total"), pl.col("refunded_total")).alias("value"),
         pl.col("order_currency").alias("currency"),
@@ -118,6 +115,11 @@ def _woocommerce(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataF
         .alias(PROBLEM),
     )
     return {context.dataset: rows}
+
+
+def _type(codes: pl.Expr) -> pl.Expr:
+    """Return what shows where an order comes from: a code, else nothing that a browser has sent."""
+    return pl.when(codes.is_null()).then(pl.lit("offline")).otherwise(pl.lit("promo_code")).alias("type")
 
 
 def _unpaid(status: pl.Expr) -> pl.Expr:

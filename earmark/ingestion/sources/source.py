@@ -86,6 +86,12 @@ def column(frame: pl.DataFrame, name: str) -> pl.Expr:
     return pl.col(name).cast(pl.String) if name in frame.columns else pl.lit(None, pl.String)
 
 
+def given(frame: pl.DataFrame, name: str, *none: str) -> pl.Expr:
+    """Return a column as ``column`` does, null where it is empty or says that there is nothing."""
+    text = column(frame, name)
+    return pl.when(~text.is_in(["", *none])).then(text)
+
+
 def row_identity(frame: pl.DataFrame) -> pl.Expr:
     """Return all values of a record as the identity of its event."""
     texts = []
