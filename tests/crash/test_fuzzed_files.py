@@ -132,6 +132,74 @@ RSS = """<?xml version="1.0" encoding="UTF-8"?>
 </channel></rss>
 """
 
+W3C = (
+    "#Version: 1.0\n#Fields: date time c-ip cs-method cs-host cs-uri-stem cs-uri-query sc-status sc-bytes "
+    "cs(User-Agent)\n"
+    "2024-05-01 00:16:14 203.0.113.3 GET cdn.example.com /ep.mp3 a=203.0.113.4 200 3149979 agent+x/1.0\n"
+    "2024-05-01 00:16:15 2001:db8:aaaa::6 HEAD - /ep.mp3 - 206 - -\n"
+)
+ALB = (
+    "https 2024-05-01T00:16:14.186641Z app/lb/1 203.0.113.3:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 5700 "
+    '"GET https://cdn.example.com:443/ep.mp3?x=1 HTTP/1.1" "agent \\"q\\"" ECDHE TLSv1.2 - "Root=1"\n'
+    'h2 2024-05-01T00:16:15.186641Z app/lb/1 [2001:db8:aaaa::7]:2817 - -1 -1 -1 460 - 0 0 "- http://x:80- -" "-" - -\n'
+)
+CADDY = [
+    {"level": "info", "ts": 1714522574.5, "logger": "http.log.access", "status": 206, "size": 9,
+     "request": {"remote_ip": "203.0.113.3", "client_ip": "203.0.113.3", "method": "GET", "host": "x.example",
+                 "uri": "/a.mp3?ip=203.0.113.4", "headers": {"User-Agent": ["a"], "Range": ["bytes=0-8"]}},
+     "resp_headers": {"Content-Range": ["bytes 0-8/100"]}},
+    {"level": "info", "ts": 1714522575, "status": 200, "size": 1,
+     "request": {"remote_addr": "203.0.113.5:99", "method": "GET", "host": "x.example", "uri": "/b.mp3"}},
+]  # fmt: skip
+CLOUDFLARE = [
+    {"ClientIP": "203.0.113.3", "EdgeStartTimestamp": "2024-05-01T00:00:00Z", "EdgeResponseStatus": 200,
+     "ClientRequestHost": "x.example", "ClientRequestURI": "/a.mp3", "ClientRequestMethod": "GET", "RayID": "r1",
+     "EdgeResponseBytes": 10, "ClientRequestUserAgent": "a", "ClientCountry": "us"},
+    {"ClientIP": "2001:db8:aaaa::8", "EdgeStartTimestamp": 1714522575000000000, "EdgeResponseStatus": 206,
+     "ClientRequestHost": "", "ClientRequestURI": "/b.mp3", "WorkerSubrequest": False},
+]  # fmt: skip
+FASTLY = [
+    {"timestamp": "2024-05-01T00:00:00+0000", "client_ip": "203.0.113.3", "host": "x.example", "url": "/a.mp3",
+     "request_method": "GET", "response_status": 200, "response_body_size": 5, "request_user_agent": "a"},
+    {"timestamp": "2024-05-01T00:00:01+0000", "client_ip": "203.0.113.4", "host": "x.example", "url": "/b.mp3",
+     "request_method": "GET", "response_status": "206", "fastly_is_edge": True},
+]  # fmt: skip
+GOOGLE = [
+    {"insertId": "i1", "timestamp": "2024-05-01T00:00:00.123456Z",
+     "httpRequest": {"requestMethod": "GET", "requestUrl": "https://x.example/a.mp3", "status": 200,
+                     "responseSize": "10", "userAgent": "a", "remoteIp": "203.0.113.3"}},
+    {"insertId": "i2", "timestamp": "2024-05-01T00:00:01Z", "httpRequest": {"requestUrl": "https://x.example/b.mp3", "remoteIp": "203.0.113.4"}},
+]  # fmt: skip
+GCS = (
+    '"time_micros","c_ip","c_ip_type","cs_method","cs_uri","sc_status","sc_bytes","cs_host","s_request_id"\n'
+    '"1714522574000000","203.0.113.3","1","GET","/b/a.mp3","200","10","storage.example","q1"\n'
+    '"1714522575000000","2001:db8:aaaa::9","2","GET","/b/c.mp3","404","0","","q2"\n'
+)
+PIXEL = [
+    {"collect": "pixel", "time": "1714522574.583", "request_id": "94fe62774383fd1687dc8b7b6f2efcc3",
+     "ip": "203.0.113.3", "forwarded_for": "", "method": "GET", "url": "https://shop.example/thanks",
+     "query": "action=purchase&value=5.50&order_number=%2312&ip=203.0.113.4", "user_agent": "a", "referrer": "",
+     "byte_range": ""},
+    {"collect": "vanity", "time": "1714522575.001", "request_id": "a" * 32, "ip": "2001:db8:aaaa::1",
+     "forwarded_for": "203.0.113.5", "method": "GET", "url": "https://c.example/go/x", "query": "",
+     "user_agent": "", "referrer": "", "byte_range": ""},
+]  # fmt: skip
+PREFIX = [
+    {**PIXEL[0], "collect": "prefix", "url": "https://x.example/a.mp3", "query": "", "byte_range": "bytes=0-1"},
+    {**PIXEL[1], "collect": "prefix", "url": "https://x.example/b.mp3"},
+]
+SHOPIFY = """Name,Email,Financial Status,Paid at,Currency,Total,Discount Code,Created at,Lineitem name,\
+Refunded Amount,Id
+#7,jo@shop.example,paid,2024-05-01 10:00:00 -0400,USD,80.10,SAVE,2024-05-01 09:59:00 -0400,Cup,10.05,55
+#7,jo@shop.example,,,,,,2024-05-01 09:59:00 -0400,Hat,,
+#8,,paid,,USD,30.00,,2024-05-01 09:59:00 -0400,Cup,0.00,56
+"""
+WOOCOMMERCE = """order_id,order_number,order_date,status,order_total,order_currency,customer_ip_address,\
+billing_email,coupon_items
+7,1007,2024-05-01 10:00:00,wc-completed,50.00,EUR,203.0.113.3,jo@shop.example,code:save|amount:5.00
+8,1008,5/2/2024 6:29:00,processing,20,EUR,203.0.113.4,,
+"""
+
 
 def parquet(frame: pl.DataFrame) -> bytes:
     target = io.BytesIO()
@@ -195,6 +263,18 @@ KINDS = {
     "op3 json": Kind("op3", "a.json", json.dumps(OP3_ROWS).encode()),
     "op3 ndjson": Kind("op3", "a.ndjson", lines(OP3_ROWS["rows"])),  # type: ignore[arg-type]
     "rss": Kind("rss", "feed.xml", RSS.encode()),
+    "csv utf-16": Kind("listener_events", "a.csv", CSV.encode("utf-16")),
+    "iis": Kind("iis", "iis.log", W3C.encode()),
+    "alb": Kind("alb", "alb.log", ALB.encode()),
+    "caddy": Kind("caddy", "caddy.log", lines(CADDY)),
+    "cloudflare": Kind("cloudflare", "a.json", lines(CLOUDFLARE)),
+    "fastly": Kind("fastly", "a.json", lines(FASTLY)),
+    "google": Kind("google", "a.json", lines(GOOGLE)),
+    "gcs": Kind("gcs", "a.csv", GCS.encode()),
+    "pixel": Kind("pixel", "a.log", lines(PIXEL)),
+    "prefix": Kind("prefix", "a.log", lines(PREFIX)),
+    "shopify": Kind("shopify", "orders.csv", SHOPIFY.encode()),
+    "woocommerce": Kind("woocommerce", "orders.csv", WOOCOMMERCE.encode()),
 }
 
 # --- Mutations --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ anybody can send anything. A visit to a vanity address is a view by its URL. The
 range that was asked for, not the bytes that the host behind it sends.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
@@ -32,7 +33,7 @@ _COMMON: Final = (LINE, "occurred_at", "ip", "forwarded_for", "user_agent", PROB
 def _is_collected(head: Head, kinds: tuple[str, ...]) -> bool:
     if head.format is not Format.NDJSON or not {"collect", "request_id", "query"} <= set(head.columns):
         return False
-    return any(f'"collect":"{kind}"'.encode() in head.text for kind in kinds)
+    return re.search(rf'"collect" *: *"(?:{"|".join(kinds)})"'.encode(), head.text) is not None
 
 
 def _read(frame: pl.DataFrame, kinds: tuple[str, ...]) -> pl.DataFrame:
