@@ -40,6 +40,7 @@ _MAX_CELLS: Final = 2_000_000  # of one block of JSON objects, whose keys differ
 _MAX_ELEMENT: Final = 4 << 20  # bytes of one element of a JSON array
 _MANY_COLUMNS: Final = 100  # with more, blocks are smaller: an empty cell costs as much as sixteen bytes
 KEPT_OF_LONG_LINE: Final = 1024
+_NAMED: Final = 12  # columns in a message
 HEAD_BYTES: Final = 256 << 10
 _MAY_BE_BLANK: Final = np.frombuffer(b"\n \t", dtype=np.uint8)  # what a blank line begins with
 _PARQUET_ROWS: Final = 20_000
@@ -123,6 +124,11 @@ class Head:
         if self.columns:
             return self.columns
         return tuple(dict.fromkeys(_KEY.findall(self.text.decode("utf-8", "replace"))))
+
+
+def printable(text: str, most: int = 40) -> str:
+    """Return the beginning of a text as a message may show it."""
+    return "".join(character if character.isprintable() else "?" for character in text[:most])
 
 
 # --- Streams ----------------------------------------------------------------------------------------------
@@ -948,7 +954,8 @@ def _header(text: str, head: Head) -> tuple[str, ...]:
     columns = tuple(_own_name(name) or f"column_{at}" for at, name in enumerate(columns, 1))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise DamagedFileError(f"{head.name}: column {', '.join(twice)} is there more than once in the header")
+        names = ", ".join(printable(name) for name in twice[:_NAMED])
+        raise DamagedFileError(f"{head.name}: column {names} is there more than once in the header")
     return columns
 
 

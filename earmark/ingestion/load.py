@@ -38,7 +38,7 @@ from earmark.ingestion.errors import (
     UnknownDatasetError,
     UnknownTenantError,
 )
-from earmark.ingestion.formats import LINE, Format, Head, Reject, Shape, read_blocks, read_head
+from earmark.ingestion.formats import LINE, Format, Head, Reject, Shape, printable, read_blocks, read_head
 from earmark.ingestion.refusals import database_refusal, reading
 from earmark.ingestion.sources import GENERIC, SOURCES, Context, Source, combined, find_source
 from earmark.ingestion.sources.generic import missing_fields
@@ -289,7 +289,7 @@ def _refuse_other(request: LoadRequest, source: Source, dataset: str, head: Head
         return
     if not source.sniff(head):
         start = head.lines(1)
-        shown = f' It begins with: "{_printable(start[0])}"' if start and source.shape is Shape.DOCUMENT else ""
+        shown = f' It begins with: "{printable(start[0])}"' if start and source.shape is Shape.DOCUMENT else ""
         raise NotThisSourceError(
             f"{request.uri}: does not look like source {source.name}, which is {source.looks_like}.{shown} "
             "Put it into the folder of its own dataset or source, or name that"
@@ -300,7 +300,7 @@ def _refuse_other(request: LoadRequest, source: Source, dataset: str, head: Head
     required = [item.name for item in DATASETS[dataset].fields if item.required]
     no_rows = head.format is Format.NDJSON
     if missing and (not no_rows or len(missing) == len(required)):
-        columns = ", ".join(_printable(name) for name in head.columns[:12]) or "none"
+        columns = ", ".join(printable(name) for name in head.columns[:12]) or "none"
         raise NotThisSourceError(
             f"{request.uri}: has no column {', '.join(missing)}, which {dataset} needs; its columns: {columns}."
             " Rename its columns, or put it into the folder of its own dataset or source"
@@ -309,14 +309,10 @@ def _refuse_other(request: LoadRequest, source: Source, dataset: str, head: Head
 
 def _described(head: Head) -> str:
     if head.format in (Format.NDJSON, Format.JSON):
-        keys = ", ".join(_printable(key) for key in head.keys()[:12])
+        keys = ", ".join(printable(key) for key in head.keys()[:12])
         return f"JSON with the keys {keys}" if keys else "JSON without keys"
     start = head.lines(1)
-    return f'it begins with "{_printable(start[0])}"' if start else f"a file of {head.format}"
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:40])
+    return f'it begins with "{printable(start[0])}"' if start else f"a file of {head.format}"
 
 
 @dataclass(slots=True)

@@ -141,7 +141,8 @@ W3C = (
 ALB = (
     "https 2024-05-01T00:16:14.186641Z app/lb/1 203.0.113.3:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 5700 "
     '"GET https://cdn.example.com:443/ep.mp3?x=1 HTTP/1.1" "agent \\"q\\"" ECDHE TLSv1.2 - "Root=1"\n'
-    'h2 2024-05-01T00:16:15.186641Z app/lb/1 [2001:db8:aaaa::7]:2817 - -1 -1 -1 460 - 0 0 "- http://x:80- -" "-" - -\n'
+    "h2 2024-05-01T00:16:15.186641Z app/lb/1 [2001:db8:aaaa::7]:2817 - -1 -1 -1 460 - 0 0 "
+    '"- http://x:80- -" "-" - -\n'
 )
 CADDY = [
     {"level": "info", "ts": 1714522574.5, "logger": "http.log.access", "status": 206, "size": 9,
@@ -168,7 +169,8 @@ GOOGLE = [
     {"insertId": "i1", "timestamp": "2024-05-01T00:00:00.123456Z",
      "httpRequest": {"requestMethod": "GET", "requestUrl": "https://x.example/a.mp3", "status": 200,
                      "responseSize": "10", "userAgent": "a", "remoteIp": "203.0.113.3"}},
-    {"insertId": "i2", "timestamp": "2024-05-01T00:00:01Z", "httpRequest": {"requestUrl": "https://x.example/b.mp3", "remoteIp": "203.0.113.4"}},
+    {"insertId": "i2", "timestamp": "2024-05-01T00:00:01Z",
+     "httpRequest": {"requestUrl": "https://x.example/b.mp3", "remoteIp": "203.0.113.4"}},
 ]  # fmt: skip
 GCS = (
     '"time_micros","c_ip","c_ip_type","cs_method","cs_uri","sc_status","sc_bytes","cs_host","s_request_id"\n'

@@ -100,7 +100,7 @@ def _time(rows: pl.DataFrame, time_format: str | None) -> pl.Series:
 
 def times_of(frame: pl.DataFrame, name: str) -> pl.Series:
     """Read the times in a column of a file, null where the file has none of that name."""
-    return times(frame.select(column(frame, name).alias("occurred_at")).to_series())
+    return times(frame.with_columns(column(frame, name).alias(name))[name])
 
 
 def times(texts: pl.Series) -> pl.Series:

@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from html.entities import html5
 from typing import Any, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import polars as pl
 from lxml import etree
@@ -67,6 +67,7 @@ _LEAST_BITRATE: Final = 8_000
 _MOST_BITRATE: Final = 20_000_000
 _MOST_OF_LOSSY: Final = 1_000_000
 _LOSSY: Final = re.compile(r"(?i)^audio/(?:x-)?(?:mpe?g|mp3|mp4|m4a|m4b|aac|ogg|opus|vorbis)")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CLOCK: Final = re.compile(r"^(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)$")
 
 
@@ -160,18 +161,27 @@ def _base(channel: Any, podcast: Mapping[str, Any]) -> str | None:  # noqa: ANN4
     """Return what relative URLs of a feed are relative to; None where it does not say."""
     own = channel.get("{http://www.w3.org/XML/1998/namespace}base")
     for url in (own, podcast["feed_url"], podcast["link"]):
-        if url and urlsplit(url).scheme in ("http", "https"):
+        if url and _scheme(url) in ("http", "https"):
             return str(url)
     return None
 
 
 def _resolved(url: str | None, base: str | None) -> str | None:
     """Resolve a relative URL; one that begins with a host but no scheme, as prefixes take it, stays."""
-    if not url or base is None or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
+    if not url or base is None or _scheme(url):
         return url
     first, slash, _ = url.partition("/")
     is_host = bool(slash) and "." in first.strip(".")
-    return url if is_host else urljoin(base, url)
+    try:
+        return url if is_host else urljoin(base, url)
+    except ValueError:  # a host in brackets that is none
+        return url
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL in lower case, empty where it has none (RFC 3986, section 3.1)."""
+    found = _SCHEME.match(url)
+    return found[1].lower() if found else ""
 
 
 def _choose_enclosure(episode: dict[str, Any], base: str | None) -> None:
@@ -179,7 +189,7 @@ def _choose_enclosure(episode: dict[str, Any], base: str | None) -> None:
     files = []
     for file in episode["files"]:
         url = _resolved(file["url"], base)
-        if url and not (urlsplit(url).scheme and urlsplit(url).scheme not in ("http", "https")):
+        if url and _scheme(url) in ("", "http", "https"):
             files.append({**file, "url": url})
     media = [file for file in files if _is_media(file)]
     chosen = next(iter(media), None) or next((file for file in files if file["is_enclosure"]), None) or {}

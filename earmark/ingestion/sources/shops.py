@@ -31,7 +31,7 @@ def _has_columns(head: Head, names: frozenset[str]) -> bool:
 
 
 def _texts(frame: pl.DataFrame, *optional: str) -> pl.DataFrame:
-    """Return the frame as text, empty text null, with those columns that it may lack."""
+    """Return the frame as text, empty text null, with those columns that it lacks."""
     frame = frame.with_columns(
         pl.lit(None, pl.String).alias(name) for name in optional if name not in frame.columns
     )
@@ -54,7 +54,7 @@ def _less(total: pl.Expr, refunded: pl.Expr) -> pl.Expr:
 
 def _shopify(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame]:
     optional = ("Id", "Email", "Paid at", "Currency", "Discount Code", "Cancelled at", "Refunded Amount", "Source")
-    rows = _texts(frame, *optional)
+    rows = _texts(frame, *_SHOPIFY, *optional)
     is_order = pl.col("Total").is_not_null() | pl.col("Financial Status").is_not_null()
     rows = rows.filter(is_order | pl.col("Lineitem name").is_null())
     status = pl.col("Financial Status")
@@ -85,7 +85,7 @@ def _woocommerce(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataF
         *("order_number", "paid_date", "customer_email", "billing_email", "coupon_items"),
         *("customer_ip_address", "customer_user_agent", "refunded_total"),
     )
-    rows = _texts(frame, *optional)
+    rows = _texts(frame, *_WOOCOMMERCE, *optional)
     rows = rows.with_columns(
         pl.coalesce("billing_email", "customer_email").alias("_email"),
         pl.col("status").str.to_lowercase().str.strip_prefix("wc-"),
