@@ -954,8 +954,8 @@ def _header(text: str, head: Head) -> tuple[str, ...]:
     columns = tuple(_own_name(name) or f"column_{at}" for at, name in enumerate(columns, 1))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        names = ", ".join(printable(name) for name in twice[:_NAMED])
-        raise DamagedFileError(f"{head.name}: column {names} is there more than once in the header")
+        shown = ", ".join(printable(name) for name in twice[:_NAMED])
+        raise DamagedFileError(f"{head.name}: column {shown} is there more than once in the header")
     return columns
 
 
