@@ -34,15 +34,17 @@ from earmark.addresses.privacy import HashKey
 from earmark.ingestion import rows
 from earmark.ingestion.datasets import DATASETS
 from earmark.ingestion.errors import (
+    AmountsUnknownError,
     DatabaseLoadError,
     LoadError,
     RowsRefusedError,
     UnforeseenError,
 )
 from earmark.ingestion.formats import Reject, read_head
-from earmark.ingestion.load import LoadReport, LoadRequest, load_file, parse, resolve
+from earmark.ingestion.load import LoadReport, LoadRequest, judge_amounts, load_file, parse, resolve
 from earmark.ingestion.refusals import reading
 from earmark.ingestion.sources import Context
+from earmark.ingestion.values import Amounts
 from earmark.warehouse.database import Database
 
 POINTS = int(os.environ.get("EARMARK_CRASH_POINTS", "0"))
@@ -468,9 +470,17 @@ def parse_all(path: Path, what: str) -> Counter[str]:
         with reading(request.uri, HASHER.redact):
             head = read_head(path, request.uri)
             source, dataset, label = resolve(request, head)
-            context = Context(request.uri, dataset)
-            for name, prepared in parse(path, head, source, label, context, HASHER, rows.Lookups()):
-                parsed.append((name, prepared))
+
+            def read(amounts: Amounts | None = None) -> None:
+                context = Context(request.uri, dataset)
+                for name, prepared in parse(path, head, source, label, context, HASHER, rows.Lookups(), amounts):
+                    parsed.append((name, prepared))
+
+            try:
+                read()
+            except AmountsUnknownError:
+                parsed.clear()
+                read(judge_amounts(path, head, source, Context(request.uri, dataset)))
     except LoadError as error:
         check_refusal(error, path)
         counts["refused"] += 1
