@@ -40,6 +40,7 @@ def load(folder: Path, text: str, source: str | None = None) -> tuple[list[dict[
             prepared = prepare(DATASETS[name], frame, label, HASHER, block.original)
             rows += prepared.rows.to_dicts()
             rejects += [reject.detail for reject in prepared.rejects]
+            assert b"Al," not in b"".join(reject.original or b"" for reject in prepared.rejects)
     return rows, rejects
 
 

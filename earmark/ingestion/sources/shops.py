@@ -4,7 +4,7 @@ An order that was paid is a purchase, identified by the shop's own id, so that a
 is a duplicate; its value is what was charged, less what was refunded. An order that is not paid, cancelled or
 refunded whole is refused with that reason: once a later export says that it was paid, it loads. Shopify writes an
 order's further line items as rows of their own without a total: they are no orders. The e-mail address is hashed
-(SHA-256 of its lower case); names, postal addresses and phone numbers are left out.
+(SHA-256 of its lower case); names, postal addresses and phone numbers are left out, of rejects too.
 
 Shopify's times have an offset; WooCommerce's have none and are read as UTC. Columns: help.shopify.com (Exporting
 orders), woocommerce.com (Import and Export of WooCommerce Orders).
@@ -17,7 +17,7 @@ import polars as pl
 
 from earmark.addresses.emails import sha256_of_email
 from earmark.ingestion.formats import LINE, Format, Head, Shape
-from earmark.ingestion.sources.source import PROBLEM, UNIQUE_ID, Context, Source, dash_to_null
+from earmark.ingestion.sources.source import ORIGINAL, PROBLEM, UNIQUE_ID, Context, Source, dash_to_null
 
 _SHOPIFY: Final = frozenset({"Name", "Financial Status", "Total", "Created at", "Lineitem name"})
 _SHOPIFY_PAID: Final = ("paid", "partially_paid", "partially_refunded")
@@ -71,6 +71,7 @@ def _shopify(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataFrame
         status.alias("financial_status"),
         pl.col("Source").alias("sold_by"),
         pl.concat_str(pl.lit("shopify order "), pl.coalesce("Id", "Name")).alias(UNIQUE_ID),
+        _original("Name", "Financial Status", "Paid at", "Created at", "Currency", "Total", "Cancelled at"),
         pl.when(pl.col("Cancelled at").is_not_null())
         .then(pl.format("the order was cancelled at {}: it is no conversion", "Cancelled at"))
         .when(~status.is_in(_SHOPIFY_PAID).fill_null(value=False))
@@ -110,6 +111,9 @@ def _woocommerce(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataF
         pl.col("customer_user_agent").alias("user_agent"),
         pl.col("status").alias("order_status"),
         pl.concat_str(pl.lit("woocommerce order "), "order_id").alias(UNIQUE_ID),
+        _original(
+            "order_id", "order_number", "status", "order_date", "paid_date", "order_total", "order_currency"
+        ),
         pl.when(~pl.col("status").is_in(_WOOCOMMERCE_PAID).fill_null(value=False))
         .then(_unpaid(pl.col("status")))
         .alias(PROBLEM),
@@ -120,6 +124,12 @@ def _woocommerce(frame: pl.DataFrame, context: Context) -> Mapping[str, pl.DataF
 def _type(codes: pl.Expr) -> pl.Expr:
     """Return what shows where an order comes from: a code, else nothing that a browser has sent."""
     return pl.when(codes.is_null()).then(pl.lit("offline")).otherwise(pl.lit("promo_code")).alias("type")
+
+
+def _original(*names: str) -> pl.Expr:
+    """Return what a reject may keep of an order's row: the rest of it is about a person."""
+    shown = [pl.concat_str(pl.lit(f"{name}: "), name) for name in names]
+    return pl.concat_str(shown, separator=", ", ignore_nulls=True).alias(ORIGINAL)
 
 
 def _unpaid(status: pl.Expr) -> pl.Expr:
