@@ -160,6 +160,8 @@ class Hasher:
         if b"%" in text:
             text = _ENCODED.sub(self._redacted, text)
         text = _CANDIDATE.sub(self._redacted, text)
+        # Behind what only looks like IPv6, such as a time that runs into an address: 20:37:203.0.113.9.
+        text = _IPV4_IN_TEXT.sub(self._redacted, text)
         if b"@" not in text and b"40" not in text:
             return text
         plain = text.decode("utf-8", "surrogateescape")
@@ -180,9 +182,6 @@ class Hasher:
 
     def _redacted(self, match: re.Match[bytes]) -> bytes:
         address = canonical_address(_COLON.sub(b":", match[0]).decode())
-        if address is None and match.re is _CANDIDATE:
-            # A time that runs into an address looks like one of IPv6: 20:37:203.0.113.9.
-            return _IPV4_IN_TEXT.sub(self._redacted, match[0])
         if address is None or SURROGATE.match(address):
             return match[0]
         return b"<ip:" + self.household(address).hex().encode() + b">"

@@ -23,6 +23,13 @@ def expected(message: bytes, tenant: bytes = b"acme") -> bytes:
     return hmac.new(tenant_key, message, hashlib.sha256).digest()[:16]
 
 
+@pytest.mark.parametrize("text", ["at 20:37:198.51.100.4", "::ab::abcd:198.51.100.4cd:x", "::ffff:198.51.100.4"])
+def test_an_address_behind_what_only_looks_like_ipv6_is_redacted(text: str):
+    redacted = HashKey("k", bytes(32)).for_tenant("t").redact(text.encode())
+    assert b"<ip:" in redacted
+    assert b"198.51.100.4" not in redacted
+
+
 def test_vectors():
     assert HASHER.household("192.0.2.1") == expected(b"household\x1f192.0.2.1")
     assert HASHER.listener("192.0.2.1", "Overcast/3.0") == expected(b"listener\x1f192.0.2.1\x1fOvercast/3.0")
